@@ -1,0 +1,69 @@
+# Everything from a fresh machine: Python 3.11 or newer, make and a C++ compiler are all that it takes.
+# cmake and ninja come with the Python dependencies; the engine's source comes once, pinned by its SHA-256.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+ENGINE := build/engine/reference
+LAB    := build/lab
+BUNDLE := build/bundles/demo
+
+.PHONY: help setup engine run test lint schemas conformance bench image package clean
+
+help: ## show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/ready ## make the virtual environment with the locked dependencies
+
+$(VENV)/ready: requirements/dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON) (Python 3.11 or newer)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "missing: Python 3.11 or newer; $(PYTHON) is older, set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: Python's venv module (Debian: apt install python3-venv)"; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || { echo "missing: a C++ compiler (Debian: apt install g++)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing the locked dependencies; llama-cpp-python comes as bindings only, 'make engine' builds the library"
+	CMAKE_ARGS=-DLLAMA_BUILD=OFF $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+engine: $(ENGINE)/record.json ## build the pinned llama.cpp engine (2 to 12 minutes, once)
+
+$(ENGINE)/record.json: $(VENV)/ready $(wildcard images/engine/*)
+	$(BIN)/appliance engine build --recipe images/engine/reference.toml --out $(ENGINE) --jobs $(JOBS)
+	@touch $@
+
+run: engine ## run the default job in sealed workers, verify its bundle, print the verdict
+	@[ -d $(LAB) ] || $(BIN)/appliance init $(LAB)
+	@rm -rf $(BUNDLE)
+	$(BIN)/appliance run --lab $(LAB) --engine $(ENGINE) --out $(BUNDLE)
+	$(BIN)/attest verify $(BUNDLE) --trust $(LAB)/public/trusted_root.json
+
+test: engine ## run the tests
+	$(BIN)/python -m pytest -n $(JOBS) tests
+
+lint: setup ## formatting, lint, types, import rules, docstring coverage, published schemas
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/interrogate -q appliance attest
+	$(BIN)/python -m tests.tools.schemas --check
+
+schemas: setup ## write policy/schemas from the models
+	$(BIN)/python -m tests.tools.schemas
+
+conformance: engine ## stock Sigstore clients offline, two engine builds compared (downloads the clients; long)
+	$(BIN)/python -m tests.conformance.clients.matrix
+	$(BIN)/python -m tests.conformance.engine_reproducible
+
+bench: engine ## measure; one JSON object a measure to build/bench.jsonl
+	$(BIN)/python -m tests.bench
+
+image: ## build the OCI image
+	@echo "not in this release: the container image and the measured VM are the next step, see docs/limitations.md"; exit 1
+
+package: setup ## build wheel and source distribution into dist/
+	$(BIN)/python -m build --outdir dist .
+
+clean: ## remove what was built, the environment included
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,33 @@
+"""Where the project's data files lie: in a checkout beside the packages, in an installed wheel inside this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def demo() -> Path:
+    """The embedded default: model organism, suites, data and job."""
+    return _PACKAGE / "demo"
+
+
+def images() -> Path:
+    """Recipes and pins of the engine and the images."""
+    return _data("images")
+
+
+def policy() -> Path:
+    """Seccomp allow-lists, appraisal policies and the published schemas."""
+    return _data("policy")
+
+
+def inside(path: str) -> Path:
+    """Where the resource `demo/...`, `images/...` or `policy/...` lies, for a path that has no `..` parts."""
+    top, _, rest = path.partition("/")
+    return {"demo": demo, "images": images, "policy": policy}[top]() / rest
+
+
+def _data(name: str) -> Path:
+    installed = _PACKAGE / "_data" / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name
