@@ -1,0 +1,90 @@
+"""The appraisal policy of a relying party: what it requires of a bundle beyond its being sound. Data, in TOML.
+
+    format = "vitrine/appraisal-policy/v1"
+    identity = "https://lab.example/appliance/*"   # exact, or a prefix that ends with *
+    complete = true                                # every planned sample has a record
+    reviewed_lock = true                           # the lockfile was given, not made for the run
+    full_seal = true                               # no layer of any worker's seal was missing
+    walls = ["process", "container", "vm"]         # what the workers may run behind
+    locks = ["sha256:..."]                         # lockfiles that are accepted; any when absent
+    max_attempts = 1                               # attempts at the job, this one included
+    claims_hold = false                            # every claim of the job holds
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Literal
+
+from pydantic import Field
+
+from attest import canonical
+from attest.canonical import Model
+from attest.digest import Digest
+from attest.errors import MalformedInput, VerificationError
+from attest.manifest import ExecutionManifest, Wall
+
+MAX_BYTES = 1 << 20
+
+
+class Policy(Model):
+    """What a relying party requires. The default requires a complete run and nothing else."""
+
+    format: Literal["vitrine/appraisal-policy/v1"] = "vitrine/appraisal-policy/v1"
+    """The format's name and version."""
+    identity: str | None = Field(default=None, min_length=1, max_length=400)
+    """The certificate's identity: exact, or a prefix that ends with `*`. Any of the trusted lab when absent."""
+    complete: bool = True
+    """Every planned sample has a record."""
+    reviewed_lock: bool = False
+    """The lockfile was given to the run, not made for it."""
+    full_seal: bool = False
+    """No layer of any worker's seal was missing."""
+    walls: tuple[Wall, ...] = ("process", "container", "vm")
+    """What the workers may run behind."""
+    locks: tuple[Digest, ...] | None = None
+    """Lockfiles that are accepted; any when absent."""
+    max_attempts: int | None = Field(default=None, ge=1)
+    """Attempts at the job, this one included; any number when absent."""
+    claims_hold: bool = False
+    """Every claim of the job holds."""
+
+    @classmethod
+    def default(cls) -> Policy:
+        """What is required when no policy is given."""
+        return cls()
+
+    def check(self, manifest: ExecutionManifest) -> None:
+        """Raises `VerificationError` (layer `policy`) for the first requirement that `manifest` does not meet."""
+        if self.complete and not manifest.complete:
+            counts = manifest.counts
+            done = f"{counts.run + counts.failed} of {counts.planned} samples ({manifest.ended_by})"
+            raise _unmet("complete", "a complete run", done)
+        if self.reviewed_lock and manifest.lock.origin != "given":
+            raise _unmet("reviewed-lock", "a lockfile that was given", manifest.lock.origin)
+        if self.full_seal and (partial := [part.worker for part in manifest.seal if part.level != "full"]):
+            raise _unmet("full-seal", "every layer of every seal", f"partial seals of {partial}")
+        if manifest.wall not in self.walls:
+            raise _unmet("wall", f"one of {list(self.walls)}", manifest.wall)
+        if self.locks is not None and manifest.lock.digest not in self.locks:
+            raise _unmet("lock", f"one of {list(self.locks)}", manifest.lock.digest)
+        if self.max_attempts is not None and manifest.job.attempt > self.max_attempts:
+            raise _unmet("attempts", f"at most {self.max_attempts}", manifest.job.attempt)
+        if self.claims_hold and (broken := [result.claim for result in manifest.claims if not result.holds]):
+            names = [f"{claim.metric} of {claim.suite} on {claim.model}" for claim in broken]
+            raise _unmet("claims", "every claim to hold", f"these do not: {names}")
+
+
+def read(data: bytes) -> Policy:
+    """The policy in the TOML text `data`. Raises `MalformedInput`."""
+    if len(data) > MAX_BYTES:
+        raise MalformedInput("policy", f"expected at most {MAX_BYTES} bytes, found {len(data)}")
+    try:
+        value = tomllib.loads(data.decode("utf-8"))
+        return canonical.validate(Policy, value, "policy")
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise MalformedInput("policy", f"expected TOML in UTF-8: {error}") from None
+
+
+def _unmet(code: str, expected: object, found: object) -> VerificationError:
+    return VerificationError("policy", code, expected=expected, found=found)

@@ -1,0 +1,132 @@
+"""The transcript: JSON lines, hash-chained as they are written; samples are leaves of a salted RFC 6962 tree.
+
+One line is the canonical JSON of `{"kind", "prev", "record", "seq"}`:
+
+- `kind` is `open`, `sample` or `close`; exactly one `open` comes first, and at most one `close` comes last;
+- `prev` is the digest of the line before (of `GENESIS` for the first), without its newline;
+- `record` is the canonical JSON of what happened; `seq` counts from 0.
+
+The writer puts a line together from bytes and never parses `record`; the reader here is strict about all of it.
+A sample's leaf is `salt || record`, with `salt = HMAC-SHA-256(salt key, label || index)`, so that one sample can be
+opened or withheld later without giving away its neighbours.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from attest import canonical, merkle
+from attest.canonical import JSON
+from attest.digest import digest_of
+from attest.errors import MalformedInput, VerificationError
+
+GENESIS = b"vitrine/transcript/v1"
+SALT_LABEL = b"vitrine/leaf-salt/v1"
+SALT_BYTES = 32
+MAX_LINE_BYTES = 16 << 20
+KINDS = ("open", "sample", "close")
+
+Kind = Literal["open", "sample", "close"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a transcript that was read and found in its place in the chain."""
+
+    kind: Kind
+    record: JSON
+    raw_record: bytes
+    """The canonical bytes of `record`, exactly as they stand in the line."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A whole transcript whose chain holds."""
+
+    lines: tuple[Line, ...]
+    head: str
+    """The digest of the last line."""
+
+    @property
+    def samples(self) -> list[Line]:
+        """The samples, in the order in which they were written."""
+        return [line for line in self.lines if line.kind == "sample"]
+
+    @property
+    def opening(self) -> JSON:
+        """The record of the `open` line."""
+        return self.lines[0].record
+
+    @property
+    def closing(self) -> JSON | None:
+        """The record of the `close` line, or None for a transcript that was cut off."""
+        return self.lines[-1].record if self.lines[-1].kind == "close" else None
+
+
+def frame_line(kind: Kind, prev: str, record: bytes, seq: int) -> bytes:
+    """One line without its newline. `record` is canonical JSON already, and is not looked into.
+
+    Raises `MalformedInput` when it cannot stand in one bounded line.
+    """
+    if b"\n" in record or b"\r" in record or not record:
+        raise MalformedInput("transcript record", "expected one line of JSON, found none or several")
+    line = b'{"kind":"%s","prev":"%s","record":%s,"seq":%d}' % (kind.encode(), prev.encode(), record, seq)
+    if len(line) > MAX_LINE_BYTES:
+        raise MalformedInput("transcript record", f"expected at most {MAX_LINE_BYTES} bytes, found {len(line)}")
+    return line
+
+
+def genesis() -> str:
+    """What the first line's `prev` holds."""
+    return digest_of(GENESIS)
+
+
+def read(data: bytes) -> Transcript:
+    """The transcript in `data`. Raises `MalformedInput` for its form and `VerificationError` for its chain."""
+    if not data.endswith(b"\n"):
+        raise MalformedInput("transcript", "expected a newline at its end, found a line cut short")
+    prev, lines = genesis(), []
+    for seq, raw in enumerate(data[:-1].split(b"\n")):
+        line = _read_line(raw, prev, seq)
+        if (line.kind == "open") != (seq == 0) or (lines and lines[-1].kind == "close"):
+            raise MalformedInput("transcript", f"line {seq}: {line.kind!r} is out of place")
+        lines.append(line)
+        prev = digest_of(raw)
+    return Transcript(tuple(lines), prev)
+
+
+def _read_line(raw: bytes, prev: str, seq: int) -> Line:
+    what = f"transcript line {seq}"
+    if len(raw) > MAX_LINE_BYTES:
+        raise MalformedInput(what, f"expected at most {MAX_LINE_BYTES} bytes, found {len(raw)}")
+    value = canonical.loads(raw, what)
+    if not isinstance(value, dict) or set(value) != {"kind", "prev", "record", "seq"} or value["kind"] not in KINDS:
+        raise MalformedInput(what, "expected an object of kind, prev, record and seq")
+    try:
+        record = canonical.dumps(value["record"])
+    except TypeError as error:
+        raise MalformedInput(what, str(error)) from None
+    if value["seq"] != seq or value["prev"] != prev:
+        raise VerificationError("transcript", "chain", expected=f"line {seq} after {prev}", found=value["prev"])
+    if frame_line(value["kind"], prev, record, seq) != raw:
+        raise MalformedInput(what, "expected canonical JSON, found another spelling of it")
+    return Line(value["kind"], value["record"], record)
+
+
+def salt(key: bytes, index: int) -> bytes:
+    """The 32 bytes that blind sample `index`; `key` is the run's 32-byte salt key."""
+    return hmac.digest(key, SALT_LABEL + index.to_bytes(8, "big"), "sha256")
+
+
+def leaves(records: Iterable[bytes], key: bytes) -> Iterator[bytes]:
+    """The leaf of each sample record, in order."""
+    for index, record in enumerate(records):
+        yield salt(key, index) + record
+
+
+def root(records: Iterable[bytes], key: bytes) -> str:
+    """The root of the tree over all sample records, as `sha256:hex`."""
+    return "sha256:" + merkle.root([merkle.leaf_hash(leaf) for leaf in leaves(records, key)]).hex()
