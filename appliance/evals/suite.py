@@ -1,0 +1,101 @@
+"""The suite: a data set by digest, a prompt template, a solver, scorers. Written by people as YAML."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from attest.canonical import Model
+from attest.digest import Digest
+from attest.job import Name, Sampling
+
+
+class Dataset(Model):
+    """The rows."""
+
+    path: str = Field(min_length=1, max_length=400)
+    """The file, relative to the suite file, or to one of the data folders that the command names."""
+    digest: Digest
+    """Its digest. A file with another one is refused."""
+    format: Literal["csv", "jsonl"]
+    """`csv`: comma-separated, first line names the columns (RFC 4180). `jsonl`: one JSON object a line."""
+
+
+class Columns(Model):
+    """Where a row's parts are: Jinja templates over the row's columns."""
+
+    id: str | None = None
+    """The row's identifier; its number when absent."""
+    target: str | None = None
+    """The right answer; with solver `choose`, the right option's number, from 0."""
+    choices: str | tuple[str, ...] | None = None
+    """The options: the name of a column that holds a list, or one template an option."""
+
+
+class Prompt(Model):
+    """The conversation's templates."""
+
+    system: str | None = None
+    """The system message."""
+    user: str
+    """The user's message."""
+
+
+class ScorerSpec(Model):
+    """One scorer with its settings; see `appliance.evals.scorers`."""
+
+    scorer: Literal["exact", "includes", "numeric", "refusal", "words", "choice"]
+    """Which function scores."""
+    name: Name | None = None
+    """How results and claims name it; the scorer's own name when absent."""
+    words: tuple[str, ...] = ()
+    """For `words`: any of them scores 1. For `refusal`: prefixes that count as a refusal, instead of the built-in ones."""
+
+    @property
+    def label(self) -> str:
+        """The name that results carry."""
+        return self.name or self.scorer
+
+
+class Suite(Model):
+    """What a suite file says."""
+
+    format: Literal["vitrine/suite/v1"]
+    """The format's name and version."""
+    name: Name
+    """The suite's name."""
+    description: str = Field(default="", max_length=2000)
+    """What it measures, and who defined it."""
+    dataset: Dataset
+    """The rows."""
+    columns: Columns = Columns()
+    """How a row is read."""
+    prompt: Prompt
+    """What the model is asked."""
+    solver: Literal["generate", "choose"] = "generate"
+    """`generate` a completion, or `choose` among options by log-likelihood."""
+    sampling: Sampling | None = None
+    """Sampling of this suite instead of the job's."""
+    stop: tuple[str, ...] = Field(default=(), max_length=16)
+    """Strings that end a completion; they are cut off."""
+    scorers: tuple[ScorerSpec, ...] = Field(min_length=1, max_length=16)
+    """Scorers, in the order of the results."""
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Suite:
+        labels = [spec.label for spec in self.scorers]
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"scorer names must be unique, found {labels}")
+        for spec in self.scorers:
+            if (spec.scorer == "choice") != (self.solver == "choose"):
+                raise ValueError(f"scorer {spec.scorer!r} does not go with solver {self.solver!r}")
+            if spec.scorer == "words" and not spec.words:
+                raise ValueError("scorer 'words' needs its words")
+            if spec.scorer not in ("words", "refusal") and spec.words:
+                raise ValueError(f"scorer {spec.scorer!r} takes no words")
+            if spec.scorer in ("exact", "includes", "numeric", "choice") and self.columns.target is None:
+                raise ValueError(f"scorer {spec.scorer!r} needs columns.target")
+        if self.solver == "choose" and self.columns.choices is None:
+            raise ValueError("solver 'choose' needs columns.choices")
+        return self

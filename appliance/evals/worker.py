@@ -1,0 +1,81 @@
+"""The eval worker: one sealed process that reads the data sets, makes the prompts and scores what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from appliance.evals import dataset, prompts
+from appliance.evals.run import Planned, run
+from appliance.evals.suite import Suite
+from appliance.frames import Kind
+from appliance.worker import Link, main
+from attest import canonical
+from attest.errors import MalformedInput
+from attest.job import Job
+from attest.results import tabulate
+
+BULKY: dict[str, Any] = {"messages": (), "prompt_tokens": (), "generation": None, "choices": None}
+"""What the results do not need of a record."""
+
+
+class Stopped(Exception):  # noqa: N818 - an event, not an error
+    """The controller wants the results of what there is."""
+
+
+def prepare(_fds: Mapping[str, int]) -> None:
+    """Nothing to open: everything that this worker runs was imported above."""
+
+
+def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], _prepared: None) -> None:
+    """Plan, run, score; the results last."""
+    job = canonical.validate(Job, config["job"], "job")
+    plan = make_plan(config, fds)
+    entries = [planned.entry() for planned in plan]
+    link.send_json(Kind.READY, [entry.model_dump(mode="json") for entry in entries])
+    link.receive()  # the controller's word to begin
+
+    def ask(route: int, request: dict[str, Any]) -> dict[str, Any]:
+        link.send_json(Kind.REQUEST, request, route)
+        frame = link.receive()
+        if frame.kind == Kind.STOP:
+            raise Stopped
+        try:
+            reply = canonical.loads(frame.payload, "reply")
+        except MalformedInput as error:
+            return {"error": {"code": "reply", "message": str(error)[:2000]}}
+        return reply if isinstance(reply, dict) else {}
+
+    records = []
+    with contextlib.suppress(Stopped):
+        for record in run(job, plan, ask):
+            link.send(Kind.SAMPLE, canonical.dump_model(record))
+            records.append(record.model_copy(update=BULKY))
+    link.send(Kind.RESULTS, canonical.dump_model(tabulate(job, entries, records)))
+
+
+def make_plan(config: dict[str, Any], fds: Mapping[str, int]) -> list[Planned]:
+    """Every suite on every model that it is for, models outermost."""
+    suites = []
+    for item in config["suites"]:
+        suite = canonical.validate(Suite, item["suite"], "suite")
+        rows = dataset.read(_read(fds[suite.name]), suite.dataset)
+        suites.append((suite, prompts.tasks(suite, rows, item["limit"]), item["models"]))
+    return [
+        Planned(route, model, suite, tasks)
+        for route, model in enumerate(config["models"])
+        for suite, tasks, wanted in suites
+        if wanted is None or model in wanted
+    ]
+
+
+def _read(fd: int) -> bytes:
+    os.lseek(fd, 0, os.SEEK_SET)
+    with os.fdopen(fd, "rb", closefd=False) as file:
+        return file.read()
+
+
+if __name__ == "__main__":
+    main(prepare, serve)

@@ -1,0 +1,141 @@
+"""Reads what people write: job and suite files in YAML, strictly, and the files they refer to.
+
+YAML is read with the safe loader and without its surprises: duplicate keys, anchors, tags, dates and numbers that are
+not JSON are refused, so that what was reviewed is what is run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel
+
+from appliance import resources
+from appliance.evals.suite import Suite
+from attest import canonical
+from attest.errors import MalformedInput, Unsupported
+from attest.job import Job
+
+MAX_BYTES = 4 << 20
+RESOURCE = "resource:"
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's JSON subset with plain scalars: no aliases, no merge keys, no dates, unique keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: expected no aliases, found one")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (key_node, _) in zip(keys, node.value, strict=True):
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"line {line}: expected text as a key, found {key!r}")
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"line {line}: expected unique keys, found {key!r} twice")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("timestamp", "merge", "value")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+@dataclass(frozen=True)
+class LoadedJob:
+    """A job, and the folder that its relative paths start from."""
+
+    job: Job
+    folder: Path
+
+
+@dataclass(frozen=True)
+class LoadedSuite:
+    """A suite, its place in the job, and where its files lie."""
+
+    suite: Suite
+    path: Path
+    dataset: Path
+
+
+def load(path: Path) -> LoadedJob:
+    """The job in the file at `path`. Raises `MalformedInput`, or `Unsupported` for another version."""
+    return LoadedJob(parse(Job, _read(path), f"job {path.name}"), path.parent)
+
+
+def load_suites(loaded: LoadedJob, data: tuple[Path, ...] = ()) -> list[LoadedSuite]:
+    """The job's suites in its order; `data` are folders in which data sets are looked for as well."""
+    suites = []
+    for entry in loaded.job.suites:
+        path = locate(entry.path, loaded.folder)
+        suite = parse(Suite, _read(path), f"suite {path.name}")
+        suites.append(LoadedSuite(suite, path, _find(suite, path.parent, data)))
+    names = [item.suite.name for item in suites]
+    if len(set(names)) != len(names):
+        raise MalformedInput("job", f"expected suites of different names, found {names}")
+    for claim in loaded.job.claims:
+        known = {spec.label for item in suites if item.suite.name == claim.suite for spec in item.suite.scorers}
+        if claim.metric not in known:
+            raise MalformedInput(
+                "job", f"a claim is about {claim.metric!r} of suite {claim.suite!r}; that suite has {sorted(known)}"
+            )
+    return suites
+
+
+def locate(path: str, folder: Path) -> Path:
+    """Where `path` of a job or suite file leads: into the embedded demo, or relative to `folder`."""
+    if path.startswith(RESOURCE):
+        return resources.inside(path.removeprefix(RESOURCE))
+    return folder / path
+
+
+def parse(model: type[M], data: bytes, what: str) -> M:
+    """Strict YAML `data` as a `model`. Raises `MalformedInput` that says where, what was expected and found."""
+    if len(data) > MAX_BYTES:
+        raise MalformedInput(what, f"expected at most {MAX_BYTES} bytes, found {len(data)}")
+    try:
+        value = yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+    except UnicodeDecodeError as error:
+        raise MalformedInput(what, f"expected UTF-8, found an invalid byte at offset {error.start}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise MalformedInput(what, " ".join(str(error).split())[:400]) from None
+    if not isinstance(value, dict):
+        raise MalformedInput(what, f"expected a mapping, found {type(value).__name__}")
+    wanted = model.model_fields["format"].annotation
+    known = getattr(wanted, "__args__", ("",))[0]
+    if isinstance(value.get("format"), str) and value["format"] != known:
+        raise Unsupported(what, f"expected format {known}, found {value['format']!r}")
+    try:
+        text = json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise MalformedInput(what, f"expected what JSON can carry, found otherwise: {error}") from None
+    return canonical.parse(model, text, what)
+
+
+def _find(suite: Suite, folder: Path, data: tuple[Path, ...]) -> Path:
+    for root in (folder, *data):
+        if (root / suite.dataset.path).exists():
+            return root / suite.dataset.path
+    places = ", ".join(str(root) for root in (folder, *data))
+    raise MalformedInput(
+        f"suite {suite.name}",
+        f"expected the data set {suite.dataset.path} in one of: {places}; found it in none. Name its folder with --data",
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise MalformedInput(str(path), f"expected a readable file, found: {error.strerror}") from None

@@ -1,0 +1,101 @@
+"""Writes the lock of a job: the digest of every artifact that may run. And finds, for a lock, where each of them lies."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from appliance import measure, resources
+from appliance.job import LoadedJob, LoadedSuite, locate
+from appliance.runtime.build import EngineRecord
+from attest import lockfile
+from attest.errors import MalformedInput, VerificationError
+from attest.lockfile import Artifact, Numerics
+
+Resolve = Callable[[Artifact], list[Path]]
+SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf$")
+LIBRARY = "libllama.so"
+RECORD = "record.json"
+
+
+def make(
+    loaded: LoadedJob,
+    suites: Sequence[LoadedSuite],
+    *,
+    engine: Path,
+    record: EngineRecord,
+    root: Path,
+    version: int = 1,
+) -> bytes:
+    """The lockfile's bytes. Paths in it are relative to `root`, the folder that it is going to lie in.
+
+    Raises `VerificationError` where a data set is not the one that its suite names, or a file cannot be read.
+    """
+    artifacts = [
+        measure.measure_file("engine", LIBRARY, engine / LIBRARY, f"engine:{LIBRARY}"),
+        measure.measure_file("engine-record", RECORD, engine / RECORD, f"engine:{RECORD}"),
+        measure.python_artifact(measure.measure_python()),
+    ]
+    for model in loaded.job.models:
+        files = shards(locate(model.path, loaded.folder))
+        artifacts.append(measure.measure_model(model.id, files, _path(files[0], root)))
+    for item in suites:
+        name = item.suite.name
+        artifacts.append(measure.measure_file("suite", name, item.path, _path(item.path, root)))
+        dataset = measure.measure_file("dataset", name, item.dataset, _path(item.dataset, root))
+        check_dataset(item, dataset.digest)
+        artifacts.append(dataset)
+    for file in sorted((resources.policy() / "seccomp").glob("*.toml")):
+        artifacts.append(measure.measure_file("policy", f"seccomp-{file.stem}", file, _path(file, root)))
+    numerics = Numerics(profile=record.profile, engine_recipe=record.recipe_digest)
+    return lockfile.write(lockfile.make(numerics, artifacts, version))
+
+
+def check_dataset(item: LoadedSuite, found: str) -> None:
+    """Raises `VerificationError` unless the data set of a suite has the digest that the suite names."""
+    if found != item.suite.dataset.digest:
+        raise VerificationError(
+            "suite",
+            "dataset",
+            expected=f"{item.dataset} with {item.suite.dataset.digest}, as suite {item.suite.name} says",
+            found=found,
+            advice="If this is the data set that the suite means, write this digest into the suite",
+        )
+
+
+def resolver(root: Path, engine: Path) -> Resolve:
+    """Finds an artifact's files: in the package, in the folder of the engine, or from `root`, the lock's folder."""
+
+    def resolve(artifact: Artifact) -> list[Path]:
+        if artifact.scheme == "python":
+            return []
+        if artifact.scheme == "resource":
+            first = resources.inside(artifact.local_path)
+        elif artifact.scheme == "engine":
+            first = engine / artifact.local_path
+        else:
+            first = root / artifact.local_path
+        return [first.parent / shard.name for shard in artifact.shards] if artifact.shards else [first]
+
+    return resolve
+
+
+def shards(path: Path) -> list[Path]:
+    """The files of a model, given the first one: itself, or all of `NAME-00001-of-0000N.gguf`."""
+    match = SHARD.match(path.name)
+    if match is None:
+        return [path]
+    if int(match["number"]) != 1:
+        raise MalformedInput(str(path), f"expected the first shard of the model, found number {int(match['number'])}")
+    count = match["count"]
+    return [path.parent / f"{match['stem']}-{number:05d}-of-{count}.gguf" for number in range(1, int(count) + 1)]
+
+
+def _path(file: Path, root: Path) -> str:
+    file = Path(os.path.abspath(file))
+    for top, folder in (("demo", resources.demo()), ("images", resources.images()), ("policy", resources.policy())):
+        if file.is_relative_to(folder):
+            return f"resource:{top}/{file.relative_to(folder).as_posix()}"
+    return Path(os.path.relpath(file, os.path.abspath(root))).as_posix()

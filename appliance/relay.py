@@ -1,0 +1,216 @@
+"""The controller's loop: carries frames between the sealed workers, and stores what is to be stored.
+
+It parses nothing that a model produced. Requests and replies pass through unread; a sample record is bytes that go
+into the transcript; of the rest, names and counts are read against strict models. A worker that breaks the form, ends,
+or does not answer in time ends the run with a `WorkerFailure` that names it.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from appliance.frames import ChannelError, Frame, Kind, Reader, pack, write_all
+from appliance.seal.launch import Worker
+from appliance.transcript import TranscriptWriter
+from attest import canonical
+from attest.canonical import Model
+from attest.errors import MalformedInput
+
+WRITE_TIMEOUT_S = 60.0
+GRACE_S = 30.0
+"""Beyond a sample's own time limit, before a model worker counts as hanging."""
+EVAL_TIMEOUT_S = 600.0
+"""How long the eval worker may think between two frames."""
+MAX_RESULTS_BYTES = 4 << 20
+
+
+class WorkerFailure(Exception):  # noqa: N818
+    """A worker that could not go on, or that was not allowed to. `exit_code` is what the run returns for it."""
+
+    def __init__(self, worker: str, problem: str, exit_code: int = 1) -> None:
+        super().__init__(f"worker {worker}: {problem}")
+        self.worker = worker
+        self.exit_code = exit_code
+
+
+class FailureReport(Model):
+    """What a `FAILURE` frame says."""
+
+    code: str
+    """The class of the error."""
+    message: str
+    """For people."""
+    exit: int
+    """Exit code of the command line."""
+
+
+@dataclass
+class Station:
+    """A worker and its channel."""
+
+    name: str
+    """`eval`, or `model.<id>`."""
+    worker: Worker
+    """The process."""
+    reader: Reader = field(init=False)
+    """Frames that it sends."""
+
+    def __post_init__(self) -> None:
+        self.reader = Reader(self.worker.replies)
+
+    def send(self, kind: Kind, payload: bytes, route: int = 0) -> None:
+        """Send a frame. Raises `WorkerFailure`."""
+        try:
+            write_all(self.worker.requests, pack(kind, payload, route), WRITE_TIMEOUT_S)
+        except ChannelError as error:
+            raise self.failure(str(error)) from None
+
+    def expect(self, kind: Kind, timeout_s: float) -> bytes:
+        """The payload of the next frame, which has to be of `kind`. Raises `WorkerFailure`."""
+        try:
+            frame = self.reader.receive(timeout_s)
+        except ChannelError as error:
+            raise self.failure(str(error)) from None
+        if frame.kind == Kind.FAILURE:
+            raise self.reported(frame)
+        if frame.kind != kind:
+            raise self.failure(f"expected {kind.name}, found {frame.kind.name}")
+        return frame.payload
+
+    def reported(self, frame: Frame) -> WorkerFailure:
+        """The failure that the worker itself reports."""
+        try:
+            report = canonical.parse(FailureReport, frame.payload, "failure report")
+        except MalformedInput as error:
+            return self.failure(str(error))
+        return WorkerFailure(self.name, _printable(report.message), report.exit)
+
+    def failure(self, problem: str) -> WorkerFailure:
+        """A failure of this worker, with what is known of its end."""
+        status = self.worker.process.poll()
+        if status is None:
+            state = "it still runs, and is killed"
+        elif status < 0:
+            state = f"it was ended by {signal.Signals(-status).name}"
+        else:
+            state = f"it ended with status {status}"
+        return WorkerFailure(self.name, f"{problem}; {state}")
+
+
+def relay(
+    evals: Station,
+    models: Sequence[Station],
+    writer: TranscriptWriter,
+    *,
+    sample_timeout_s: float,
+    end: float,
+    on_sample: Callable[[], None],
+) -> bytes:
+    """Carry frames until the eval worker sends the results; their bytes. `end` is a `time.monotonic()` value.
+
+    Raises `WorkerFailure`. A `KeyboardInterrupt` passes through; `finish` gets the results of what there is.
+    """
+    waiting: dict[int, float] = {}
+    eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
+    with selectors.DefaultSelector() as selector:
+        for station in (evals, *models):
+            selector.register(station.worker.replies, selectors.EVENT_READ, station)
+        while True:
+            now = time.monotonic()
+            limit = min([end, *waiting.values()] if waiting else [end, eval_deadline])
+            if now > limit:
+                raise _late(evals, models, waiting, now, end)
+            for key, _ in selector.select(min(limit - now + 0.01, 1.0)):
+                station = key.data
+                for frame in _frames(station):
+                    if station is evals:
+                        if frame.kind == Kind.RESULTS:
+                            return frame.payload
+                        _from_evals(frame, evals, models, writer, waiting, sample_timeout_s, on_sample)
+                        eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
+                    else:
+                        _from_model(frame, models.index(station), station, evals, waiting)
+                        eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
+
+
+def finish(evals: Station, writer: TranscriptWriter, timeout_s: float = 60.0) -> bytes:
+    """Tell the eval worker to stop; the results of what there is. Raises `WorkerFailure`."""
+    evals.send(Kind.STOP, b"{}")
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            frame = evals.reader.receive(max(end - time.monotonic(), 0.001))
+        except ChannelError as error:
+            raise evals.failure(str(error)) from None
+        if frame.kind == Kind.RESULTS:
+            return frame.payload
+        if frame.kind == Kind.FAILURE:
+            raise evals.reported(frame)
+        if frame.kind == Kind.SAMPLE:
+            _store(frame, evals, writer)
+
+
+def _frames(station: Station) -> list[Frame]:
+    try:
+        station.reader.fill()
+        frames = []
+        while (frame := station.reader.take()) is not None:
+            frames.append(frame)
+    except ChannelError as error:
+        raise station.failure(str(error)) from None
+    return frames
+
+
+def _from_evals(
+    frame: Frame,
+    evals: Station,
+    models: Sequence[Station],
+    writer: TranscriptWriter,
+    waiting: dict[int, float],
+    sample_timeout_s: float,
+    on_sample: Callable[[], None],
+) -> None:
+    if frame.kind == Kind.FAILURE:
+        raise evals.reported(frame)
+    if frame.kind == Kind.SAMPLE:
+        _store(frame, evals, writer)
+        on_sample()
+    elif frame.kind == Kind.REQUEST and frame.route < len(models) and frame.route not in waiting:
+        models[frame.route].send(Kind.REQUEST, frame.payload, frame.route)
+        waiting[frame.route] = time.monotonic() + sample_timeout_s + GRACE_S
+    else:
+        raise evals.failure(f"{frame.kind.name} to {frame.route} is out of place")
+
+
+def _from_model(frame: Frame, route: int, model: Station, evals: Station, waiting: dict[int, float]) -> None:
+    if frame.kind == Kind.FAILURE:
+        raise model.reported(frame)
+    if frame.kind != Kind.REPLY or route not in waiting:
+        raise model.failure(f"{frame.kind.name} is out of place")
+    del waiting[route]
+    evals.send(Kind.REPLY, frame.payload, route)
+
+
+def _store(frame: Frame, evals: Station, writer: TranscriptWriter) -> None:
+    try:
+        writer.sample(frame.payload)
+    except MalformedInput as error:
+        raise evals.failure(str(error)) from None
+
+
+def _late(
+    evals: Station, models: Sequence[Station], waiting: dict[int, float], now: float, end: float
+) -> WorkerFailure:
+    if now > end:
+        return WorkerFailure("eval", "expected the run to end within limits.wall_time_s, it did not")
+    late = [models[route] for route, deadline in waiting.items() if deadline < now]
+    return (late[0] if late else evals).failure("expected an answer in time, found none")
+
+
+def _printable(text: str) -> str:
+    """Text that a worker wrote, without what could steer a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)[:4000]
