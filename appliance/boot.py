@@ -1,0 +1,256 @@
+"""The measured boot: everything that the lock pins is hashed, logged and compared, and held in sealed memory.
+
+What is loaded is what was hashed: each file is read once, into sealed memory, and everything later (engine, workers,
+parsers) gets that memory and never a path. Only the Python environment is measured where it lies.
+
+Refused, all differences named together: an artifact that is missing, is not a regular file, or has another size or
+digest than the lock says. Model headers are parsed after that, so that an engine never sees a malformed file.
+
+The event log that a successful boot leaves is the one that `attest.lockfile.expected_log` predicts from the lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from appliance import gguf
+from appliance.measure import Tree, measure_python
+from appliance.memfd import Progress, Request, SealedFile, digest_sealed, load_all, no_progress, threads
+from attest.digest import digest_of
+from attest.errors import VerificationError, VitrineError
+from attest.eventlog import ArtifactEvent, EventLog, Kind, Record, Registers
+from attest.lockfile import Artifact, Lockfile, lock_event, read
+
+LAYER = "boot"
+
+Resolve = Callable[[Artifact], list[Path]]
+"""The files of an artifact whose path bears a scheme (`resource:`, `engine:`): one, or the shards of a model."""
+
+
+class Difference(NamedTuple):
+    """One thing that is not as the lock says."""
+
+    artifact: Artifact
+    """What the lock pins."""
+    where: str
+    """Where it was looked for."""
+    expected: str
+    """What the lock says: a digest, a size, or a regular file."""
+    found: str
+    """What was found instead."""
+
+    def __str__(self) -> str:
+        name = f"{self.artifact.kind} {self.artifact.name} ({self.where})"
+        return f"{name}: expected {self.expected}, found {self.found}"
+
+
+class BootRefused(VerificationError):  # noqa: N818 - named after the outcome, as in attest.errors
+    """What lies here is not what the lock pins. Code `digest-mismatch`, whichever way it differs."""
+
+    def __init__(self, differences: Sequence[Difference]) -> None:
+        alone = differences[0] if len(differences) == 1 else None
+        listed = "; ".join(str(difference) for difference in differences)
+        super().__init__(
+            LAYER,
+            "digest-mismatch",
+            expected=alone.expected if alone else "every artifact as the lock pins it",
+            found=alone.found if alone else f"{len(differences)} that differ",
+            advice=f"{listed}. Restore what the lock pins, or have a new lock reviewed",
+        )
+        self.differences = tuple(differences)
+
+
+@dataclass
+class Booted:
+    """A boot that succeeded: the lock, its log, and all pinned files in sealed memory. Close it after the run."""
+
+    lock: Lockfile
+    """The lock, parsed."""
+    lock_bytes: bytes
+    """The lock file's bytes, as received."""
+    log: EventLog
+    """The event log: the lock, then every artifact in the lock's order."""
+    headers: dict[str, tuple[gguf.GGUFHeader, ...]] = field(repr=False)
+    """By name, the parsed headers of each model in GGUF: one for each shard."""
+    python: Tree | None = field(repr=False)
+    """The measured Python environment, where the lock pins it."""
+    _files: dict[tuple[str, str], list[SealedFile]] = field(repr=False)
+
+    @property
+    def lock_digest(self) -> str:
+        """SHA-256 over the lock file's bytes."""
+        return digest_of(self.lock_bytes)
+
+    @property
+    def events(self) -> tuple[Record, ...]:
+        """The records of the event log."""
+        return self.log.records
+
+    @property
+    def registers(self) -> Registers:
+        """The registers that the event log replays to."""
+        return self.log.registers
+
+    def file(self, kind: Kind, name: str) -> list[SealedFile]:
+        """The sealed files of an artifact, in loading order: one, or the shards of a model.
+
+        Raises `VerificationError` (code `not-locked`) where the lock does not pin such an artifact.
+        """
+        if (kind, name) not in self._files:
+            known = ", ".join(known_name for known_kind, known_name in self._files if known_kind == kind)
+            advice = "add it to the lock and have that reviewed"
+            raise VerificationError(
+                LAYER, "not-locked", expected=f"one of the pinned {kind} artifacts: {known}", found=name, advice=advice
+            )
+        return self._files[kind, name]
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        for files in self._files.values():
+            for file in files:
+                file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def boot(
+    lock_bytes: bytes,
+    root: Path,
+    resolve: Resolve,
+    *,
+    measure_environment: Callable[[], Tree] = measure_python,
+    progress: Progress = no_progress,
+) -> Booted:
+    """Boot with a lock whose relative paths start at `root`. Raises `BootRefused` on any difference.
+
+    Also `MalformedInput` or `Unsupported` for the lock itself, `MalformedInput` for a model whose header is not
+    sound, and `EnvironmentProblem` where this host cannot do it. Nothing stays open after an error.
+    """
+    # 1. The lock, strictly; and from it what is to be opened, before anything is.
+    lock = read(lock_bytes)
+    pinned = [artifact for artifact in lock.artifacts if artifact.kind != "python"]
+    paths = [_beside(root / item.path, item) if not item.scheme else resolve(item) for item in pinned]
+    requests = [request for item, where in zip(pinned, paths, strict=True) for request in _requests(item, where)]
+    environment = next((artifact for artifact in lock.artifacts if artifact.kind == "python"), None)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="measure") as pool:
+        # 2. Each file into sealed memory, hashed on the way; the Python environment beside that; all in parallel.
+        measuring: Future[Tree] | None = pool.submit(measure_environment) if environment else None
+        loaded = load_all(requests, progress=progress)
+        sealed = [item for item in loaded if isinstance(item, SealedFile)]
+        try:
+            python = measuring.result() if measuring else None
+
+            # 3. Compare: every difference is collected before the boot is refused.
+            differences: list[Difference] = []
+            files: dict[tuple[str, str], list[SealedFile]] = {}
+            outcome = iter(zip(requests, loaded, strict=True))
+            for item, where in zip(pinned, paths, strict=True):
+                shards = [next(outcome) for _ in where]
+                differences += _compare(item, shards)
+                files[item.kind, item.name] = [file for _, file in shards if isinstance(file, SealedFile)]
+            if not differences:
+                differences += _compare_whole(pinned, files)
+            if environment and python and (python.digest, python.size_bytes) != _pinned(environment):
+                differences.append(_environment_difference(environment, python))
+            if differences:
+                raise BootRefused(differences)
+
+            # 4. Model headers, from sealed memory, before anything else sees them.
+            headers = {
+                item.name: _headers(item, files[item.kind, item.name]) for item in pinned if item.layout == "gguf"
+            }
+
+            # 5. The log of what was measured, in the lock's order.
+            log = EventLog().append(lock_event(lock_bytes))
+            for item in lock.artifacts:
+                log = log.append(_event(item, files.get((item.kind, item.name), []), python))
+        except BaseException:
+            for file in sealed:
+                file.close()
+            raise
+    return Booted(lock, lock_bytes, log, headers, python, files)
+
+
+def _beside(path: Path, artifact: Artifact) -> list[Path]:
+    """The files of an artifact whose first file is `path`."""
+    return [path.parent / shard.name for shard in artifact.shards] if artifact.shards else [path]
+
+
+def _requests(artifact: Artifact, paths: Sequence[Path]) -> list[Request]:
+    """What to load for an artifact: each of its files at the size that the lock says."""
+    sizes = [shard.size_bytes for shard in artifact.shards] if artifact.shards else [artifact.size_bytes]
+    if len(sizes) != len(paths):
+        raise RuntimeError(f"expected {len(sizes)} paths for {artifact.kind} {artifact.name}, found {len(paths)}")
+    return [Request(path, f"{artifact.kind} {artifact.name}", size) for path, size in zip(paths, sizes, strict=True)]
+
+
+def _compare(artifact: Artifact, shards: Sequence[tuple[Request, SealedFile | VitrineError]]) -> list[Difference]:
+    """What differs in the files of one artifact. An error that is no difference is raised."""
+    digests = [shard.digest for shard in artifact.shards] if artifact.shards else [artifact.digest]
+    differences = []
+    for (request, file), digest in zip(shards, digests, strict=True):
+        where = str(request.path)
+        if isinstance(file, VerificationError):
+            differences.append(Difference(artifact, where, file.expected, file.found))
+        elif isinstance(file, VitrineError):
+            raise file
+        elif file.digest != digest:
+            differences.append(Difference(artifact, where, digest, file.digest))
+    return differences
+
+
+def _compare_whole(
+    artifacts: Sequence[Artifact], files: Mapping[tuple[str, str], Sequence[SealedFile]]
+) -> list[Difference]:
+    """The digests over whole models, where there is more than one shard: a second pass, over sealed memory."""
+    several = [item for item in artifacts if item.shards and len(item.shards) > 1]
+    with ThreadPoolExecutor(threads(), thread_name_prefix="whole") as pool:
+        digests = list(pool.map(lambda item: digest_sealed(files[item.kind, item.name]), several))
+    return [
+        Difference(item, f"{item.path} and its other shards", item.digest, digest)
+        for item, digest in zip(several, digests, strict=True)
+        if digest != item.digest
+    ]
+
+
+def _environment_difference(artifact: Artifact, tree: Tree) -> Difference:
+    where = f"{tree.files} files; compare the listing of the reviewed environment with the one found here"
+    expected, found = f"{artifact.digest} of {artifact.size_bytes} bytes", f"{tree.digest} of {tree.size_bytes} bytes"
+    if tree.size_bytes == artifact.size_bytes:
+        expected, found = artifact.digest, tree.digest
+    return Difference(artifact, where, expected, found)
+
+
+def _pinned(artifact: Artifact) -> tuple[str, int]:
+    return artifact.digest, artifact.size_bytes
+
+
+def _headers(artifact: Artifact, files: Sequence[SealedFile]) -> tuple[gguf.GGUFHeader, ...]:
+    """The strictly parsed headers of a model's shards. Raises `MalformedInput`."""
+    headers = []
+    for number, file in enumerate(files):
+        what = f"model {artifact.name}" + (f", shard {number}" if len(files) > 1 else "")
+        with file.view() as view:
+            headers.append(gguf.read_header(view, what=what))
+    gguf.check_shards(headers, f"model {artifact.name}")
+    return tuple(headers)
+
+
+def _event(artifact: Artifact, files: Sequence[SealedFile], python: Tree | None) -> ArtifactEvent:
+    """What was measured for an artifact. One of several shards bears the digest that `_compare_whole` checked."""
+    digest, size_bytes = artifact.digest, sum(file.size_bytes for file in files)
+    if artifact.kind == "python" and python:
+        digest, size_bytes = python.digest, python.size_bytes
+    elif len(files) == 1:
+        digest = files[0].digest
+    return ArtifactEvent(kind=artifact.kind, name=artifact.name, digest=digest, size_bytes=size_bytes)
