@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import selectors
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ GRACE_S = 30.0
 EVAL_TIMEOUT_S = 600.0
 """How long the eval worker may think between two frames."""
 MAX_RESULTS_BYTES = 4 << 20
+EXIT_WAIT_S = 0.5
+"""How long a worker whose stream broke may take to end, so that its failure can say how it ended."""
 
 
 class WorkerFailure(Exception):  # noqa: N818
@@ -91,7 +94,10 @@ class Station:
 
     def failure(self, problem: str) -> WorkerFailure:
         """A failure of this worker, with what is known of its end."""
-        status = self.worker.process.poll()
+        try:
+            status: int | None = self.worker.process.wait(EXIT_WAIT_S)
+        except subprocess.TimeoutExpired:
+            status = None
         if status is None:
             state = "it still runs, and is killed"
         elif status < 0:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attest.errors import MalformedInput
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -23,9 +25,12 @@ def policy() -> Path:
 
 
 def inside(path: str) -> Path:
-    """Where the resource `demo/...`, `images/...` or `policy/...` lies, for a path that has no `..` parts."""
-    top, _, rest = path.partition("/")
-    return {"demo": demo, "images": images, "policy": policy}[top]() / rest
+    """Where the resource `demo/...`, `images/...` or `policy/...` lies. Raises `MalformedInput` for other paths."""
+    top, *parts = path.split("/")
+    folders = {"demo": demo, "images": images, "policy": policy}
+    if top not in folders or not parts or any(part in ("", ".", "..") for part in parts):
+        raise MalformedInput("resource", f"expected demo/, images/ or policy/ and a file in it, found {path[:200]!r}")
+    return folders[top]().joinpath(*parts)
 
 
 def _data(name: str) -> Path:

@@ -31,6 +31,8 @@ LOG = structlog.get_logger()
 SEAL_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 600.0
 EVAL_MEMORY_BYTES = 4 << 30
+MODULES = {"eval": "appliance.evals.worker", "model": "appliance.runtime.worker"}
+"""What each kind of worker runs."""
 PLAN = TypeAdapter(tuple[PlannedSuite, ...])
 
 
@@ -89,8 +91,7 @@ def start(
 def _start(
     stack: ExitStack, name: str, plan: SealPlan, fds: Mapping[str, int], config: dict[str, Any]
 ) -> tuple[Station, WorkerSeal]:
-    module = "appliance.evals.worker" if name == "eval" else "appliance.runtime.worker"
-    worker = spawn(module, fds=fds, plan=plan, log=lambda line: _log(name, line))
+    worker = spawn(MODULES[plan.kind], fds=fds, plan=plan, log=lambda line: _log(name, line))
     stack.callback(worker.kill)
     station = Station(name, worker)
     hello = canonical.parse(Hello, station.expect(Kind.HELLO, SEAL_TIMEOUT_S), f"hello of worker {name}")

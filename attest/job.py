@@ -21,8 +21,6 @@ Decimal = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,12}
 Fraction = Annotated[str, StringConstraints(pattern=r"^(0(\.[0-9]{1,12})?|1(\.0{1,12})?)$")]
 """A decimal string in [0, 1]."""
 Comparator = Literal["<", "<=", ">", ">=", "=="]
-RelativePath = Annotated[str, StringConstraints(pattern=r"^(?!/)(?!.*(^|/)\.\.?(/|$))[^\x00-\x1f\\]{1,400}$")]
-"""A path with forward slashes, relative, without `.` or `..` parts."""
 
 
 class JobModel(Model):

@@ -51,15 +51,16 @@ class Statement(Model):
 def make(manifest: ExecutionManifest) -> Statement:
     """The statement over a manifest."""
     subjects = {RESULTS_SUBJECT: manifest.results_digest, ROOT_SUBJECT: manifest.transcript.root}
-    return Statement(
-        _type=STATEMENT_TYPE,  # type: ignore[call-arg]
-        subject=tuple(
+    value = {
+        "_type": STATEMENT_TYPE,
+        "subject": tuple(
             Subject(name=name, digest=DigestSet(sha256=digest.removeprefix("sha256:")))
             for name, digest in subjects.items()
         ),
-        predicateType=PREDICATE_TYPE,  # type: ignore[call-arg]
-        predicate=manifest,
-    )
+        "predicateType": PREDICATE_TYPE,
+        "predicate": manifest,
+    }
+    return Statement.model_validate(value)
 
 
 def read(payload: bytes) -> Statement:

@@ -88,7 +88,8 @@ def read(data: bytes) -> Transcript:
     """The transcript in `data`. Raises `MalformedInput` for its form and `VerificationError` for its chain."""
     if not data.endswith(b"\n"):
         raise MalformedInput("transcript", "expected a newline at its end, found a line cut short")
-    prev, lines = genesis(), []
+    prev = genesis()
+    lines: list[Line] = []
     for seq, raw in enumerate(data[:-1].split(b"\n")):
         line = _read_line(raw, prev, seq)
         if (line.kind == "open") != (seq == 0) or (lines and lines[-1].kind == "close"):

@@ -1,0 +1,290 @@
+"""`appliance`: run sealed evals and leave signed bundles."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance import boot as booting
+from appliance import job as jobs
+from appliance import lock as locks
+from appliance import logs, resources
+from appliance import run as running
+from appliance.notary import lab as labs
+from appliance.progress import Reporter
+from appliance.relay import WorkerFailure
+from appliance.runtime import build as engines
+from appliance.seal.plan import Kind, plan_for
+from attest import console, lockfile
+from attest.digest import digest_of
+from attest.errors import EnvironmentProblem, MalformedInput
+
+app = typer.Typer(
+    name="appliance",
+    help="Run AI-safety evals sealed and offline, and leave signed bundles that anybody can verify.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+engine_app = typer.Typer(help="Build and show the pinned llama.cpp engine.", no_args_is_help=True)
+app.add_typer(engine_app, name="engine")
+
+DEFAULT_LAB = Path("lab")
+PASSPHRASE_VARIABLE = "VITRINE_PASSPHRASE_FILE"
+
+JobArgument = Annotated[Path | None, typer.Argument(help="The job file; without one, the embedded demo.")]
+EngineOption = Annotated[Path | None, typer.Option(help="The engine's folder.", envvar="VITRINE_ENGINE")]
+DataOption = Annotated[list[Path] | None, typer.Option(help="A folder in which data sets are looked for as well.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option(help="A file (mode 0600) with the passphrase of the lab's keys.", envvar=PASSPHRASE_VARIABLE),
+]
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what workers print, too.")] = False,
+) -> None:
+    """Run AI-safety evals sealed and offline, and leave signed bundles that anybody can verify."""
+    logs.configure(verbose=verbose)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The lab's folder; must not exist.")],
+    name: Annotated[str, typer.Option(help="The lab's name, a DNS name; it stands in every certificate.")] = labs.DEFAULT_NAME,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Create a lab: certificate authority, logs, time-stamp authority, and what auditors need to trust them.
+
+    Example:
+
+        appliance init lab --name evals.lab.example
+    """
+    lab = labs.create(folder, name, passphrase=_passphrase(passphrase_file), now=_now)
+    console.OUT.print(f"created lab {lab.name} in {folder}")
+    console.OUT.print(f"give {folder}/public/trusted_root.json to auditors, over a channel that they trust")
+
+
+@app.command("lock")
+def lock_command(
+    job: JobArgument = None,
+    out: Annotated[Path | None, typer.Option(help="The lockfile; JOB.lock beside the job by default.")] = None,
+    engine: EngineOption = None,
+    data: DataOption = None,
+    version: Annotated[int | None, typer.Option(help="Its version; one more than the one it replaces by default.")] = None,
+) -> None:
+    """Pin the digest of every artifact that a job may run: review the file, then run with it.
+
+    Example:
+
+        appliance lock examples/jobs/gsm8k.yaml --data ../data
+    """
+    path = job or _default_job()
+    out = out or (path.with_suffix(".lock") if job else Path("demo.lock"))
+    loaded = jobs.load(path)
+    suites = jobs.load_suites(loaded, tuple(data or ()))
+    folder = _engine(engine)
+    old = lockfile.read(out.read_bytes()).version if out.exists() else 0
+    text = locks.make(
+        loaded,
+        suites,
+        engine=folder,
+        record=engines.load_record(folder),
+        root=out.parent,
+        version=version if version is not None else old + 1,
+    )
+    temporary = out.with_name(f".{out.name}.new")
+    temporary.write_bytes(text)
+    temporary.replace(out)
+    lock = lockfile.read(text)
+    console.OUT.print(f"wrote {out}: version {lock.version}, {len(lock.artifacts)} artifacts, {digest_of(text)}")
+
+
+@app.command()
+def boot(
+    lock: Annotated[Path, typer.Argument(help="The lockfile.")],
+    engine: EngineOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hash everything that a lockfile pins, compare, and print the event log; refuse on any difference.
+
+    Example:
+
+        appliance boot demo.lock
+    """
+    data = _read(lock)
+    with Reporter() as progress, booting.boot(
+        data, lock.parent, locks.resolver(lock.parent, _engine(engine)), progress=progress
+    ) as booted:
+        if as_json:
+            sys.stdout.write(booted.log.dump().decode())
+            return
+        for record in booted.events:
+            event = record.event
+            name = f"{event.kind} {event.name}" if event.type == "artifact" else event.type
+            console.OUT.print(f"{record.index:4d}  register {record.register_}  {name:<32} {record.digest}")
+        for register, value in booted.registers.items():
+            console.OUT.print(f"register {register:<10} {value}")
+        console.OUT.print(f"booted: {len(booted.events)} events, lock {booted.lock_digest}")
+
+
+@app.command()
+def seal(
+    show: Annotated[bool, typer.Option("--show", help="Print the plans.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a sealed worker may do, as it would be carried out on this host. Nothing is done.
+
+    Example:
+
+        appliance seal --show
+    """
+    kinds: tuple[Kind, ...] = ("model", "eval")
+    plans = [plan_for(kind, memory_bytes=8 << 30, threads=1) for kind in kinds]
+    if as_json:
+        console.print_json([plan.model_dump(mode="json", exclude_none=True) for plan in plans])
+    elif not show:
+        raise typer.BadParameter("expected --show (or --json)")
+    else:
+        for plan in plans:
+            console.OUT.print(plan.describe() + "\n")
+
+
+@app.command()
+def run(
+    job: JobArgument = None,
+    lab: Annotated[Path, typer.Option(help="The lab's folder; made when it does not exist.")] = DEFAULT_LAB,
+    lock: Annotated[Path | None, typer.Option(help="The reviewed lockfile; JOB.lock when it exists.")] = None,
+    engine: EngineOption = None,
+    out: Annotated[Path | None, typer.Option(help="The bundle's folder; bundles/NAME-N by default.")] = None,
+    data: DataOption = None,
+    passphrase_file: PassphraseOption = None,
+    sign_incomplete: Annotated[
+        bool, typer.Option("--sign-incomplete", help="Sign what there is when the run ends early; the bundle says so.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a job in sealed workers, offline, and leave a signed bundle.
+
+    Examples:
+
+        appliance run
+
+        appliance run examples/jobs/gsm8k.yaml --lab lab --data ../data --out bundles/gsm8k
+    """
+    path = job or _default_job()
+    if lock is None and job is not None and job.with_suffix(".lock").exists():
+        lock = job.with_suffix(".lock")
+    loaded = jobs.load(path)
+    if not lab.exists():
+        labs.create(lab, passphrase=_passphrase(passphrase_file), now=_now)
+        console.ERR.print(f"created a lab in {lab}")
+    request = running.Request(
+        job=path,
+        lab=labs.open_lab(lab, _passphrase(passphrase_file), now=_now),
+        engine=_engine(engine),
+        out=out or running.default_out(loaded.job.name),
+        lock=lock,
+        data=tuple(data or ()),
+        sign_incomplete=sign_incomplete,
+    )
+    with Reporter() as progress:
+        outcome = running.run(request, progress)
+    if as_json:
+        value = {"bundle": str(outcome.bundle), "ended_by": outcome.ended_by}
+        console.print_json(value | {"results": outcome.results.model_dump(mode="json", exclude_none=True)})
+    else:
+        console.OUT.print(f"bundle: {outcome.bundle} ({outcome.ended_by})")
+
+
+@engine_app.command("build")
+def engine_build(
+    recipe: Annotated[Path | None, typer.Option(help="The recipe; the reference one by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The engine's folder; the user's cache by default.")] = None,
+    source: Annotated[Path | None, typer.Option(help="The source distribution, when it is here already.")] = None,
+    jobs_count: Annotated[int, typer.Option("--jobs", help="Compilers at a time.")] = os.cpu_count() or 1,
+) -> None:
+    """Build the engine from its hash-pinned source; a finished build is used again.
+
+    Example:
+
+        appliance engine build --jobs 4
+    """
+    with Reporter() as progress:
+        record = engines.build(
+            recipe or engines.recipe_path(),
+            out or _cached_engine(),
+            source=source,
+            jobs=jobs_count,
+            progress=lambda text, fraction: progress(f"engine: {text}", round((fraction or 0) * 1000), 1000),
+        )
+    for library in record.libraries:
+        console.OUT.print(f"{record.profile}: {library.name} {library.digest}, {library.size_bytes} bytes")
+
+
+@engine_app.command("show")
+def engine_show(engine: EngineOption = None) -> None:
+    """Print the build record of the engine that runs would use.
+
+    Example:
+
+        appliance engine show
+    """
+    console.print_json(engines.load_record(_engine(engine)).model_dump(mode="json"))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _default_job() -> Path:
+    return resources.demo() / "job.yaml"
+
+
+def _cached_engine() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "vitrine" / "engine" / "reference"
+
+
+def _engine(given: Path | None) -> Path:
+    """The engine's folder: the one given, the checkout's, or the user's cache."""
+    places = [given] if given else [Path("build/engine/reference"), _cached_engine()]
+    for place in places:
+        if (place / locks.RECORD).exists():
+            return place
+    raise EnvironmentProblem(
+        f"expected an engine in {' or '.join(map(str, places))}, found none: build it with `appliance engine build` "
+        "(2 to 12 minutes, needs a C++ compiler), or name its folder with --engine"
+    )
+
+
+def _passphrase(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    status = path.stat()
+    if status.st_mode & 0o077:
+        raise EnvironmentProblem(f"{path} can be read by others: chmod 600 {path}")
+    return path.read_text(encoding="utf-8").rstrip("\n")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MalformedInput(str(path), f"expected a readable file, found: {error.strerror}") from None
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        console.run(app, "appliance")
+    except WorkerFailure as error:
+        console.fail(str(error), error.exit_code)

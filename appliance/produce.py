@@ -1,0 +1,158 @@
+"""From what a run left to a signed bundle: a manifest built from it, signed, logged, time-stamped, written at once.
+
+The signing key is made here, lives in memory for one signature, and is certified for an identity that names the
+measured boot. The bundle's folder appears with its last file in it, or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from appliance import lock
+from appliance.boot import Booted
+from appliance.notary.lab import Lab
+from appliance.transcript import TranscriptWriter
+from attest import __version__, canonical, eventlog, job, manifest, statement, verify
+from attest.digest import digest_of
+from attest.job import Job
+from attest.log import LogReceipt
+from attest.manifest import ExecutionManifest, FileEntry
+from attest.results import PlannedSuite, Results
+from attest.seal import SealReport, WorkerSeal
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a bundle is made of."""
+
+    job: Job
+    """The job."""
+    lock_bytes: bytes
+    """The lockfile, as read."""
+    lock_given: bool
+    """Whether it was given, or made for this run."""
+    booted: Booted
+    """The boot."""
+    record_bytes: bytes
+    """The engine's build record, as read."""
+    receipt: LogReceipt
+    """The log's receipt for the intent that was registered before the run."""
+    seals: tuple[WorkerSeal, ...]
+    """The workers' seals."""
+    plan: tuple[PlannedSuite, ...]
+    """The plan."""
+    results: Results
+    """The results."""
+    transcript: Path
+    """The transcript's file."""
+    writer: TranscriptWriter
+    """Its chain and its samples."""
+    ended: datetime
+    """When the last sample was done."""
+    ended_by: Literal["done", "interrupted", "failed"]
+    """How the run ended."""
+
+
+def produce(parts: Parts, lab: Lab, out: Path) -> None:
+    """Write the bundle of `parts` to the new folder `out`, signed by a key that `lab` certifies."""
+    files = bundle_files(parts, lab)
+    predicate = build_manifest(parts, files, lab.salt_key(job.digest(parts.job)))
+    payload = canonical.dump_model(statement.make(predicate))
+    measurement = eventlog.measurement(parts.booted.registers)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = lab.certify(key.public_key(), lab.identity(measurement))
+    files[verify.SIGNATURE] = lab.seal_envelope(payload, statement.PAYLOAD_TYPE, key, certificate)
+    write(files, out)
+
+
+def bundle_files(parts: Parts, lab: Lab) -> dict[str, bytes]:
+    """Every file of the bundle but the signature, by name."""
+    return {
+        verify.ENGINE: parts.record_bytes,
+        verify.INTENT: canonical.dump_model(parts.receipt),
+        verify.JOB: job.dump(parts.job),
+        verify.LOCK: parts.lock_bytes,
+        verify.BOOT: parts.booted.log.dump(),
+        verify.SEAL: canonical.dump_model(SealReport(workers=parts.seals)),
+        verify.RESULTS: canonical.dump_model(parts.results),
+        verify.TRANSCRIPT: parts.transcript.read_bytes(),
+        verify.TRUST: lab.trusted_root,
+    }
+
+
+def build_manifest(parts: Parts, files: dict[str, bytes], salt_key: bytes) -> ExecutionManifest:
+    """The execution manifest: a pure function of what the run left."""
+    booted, results, intent = parts.booted, parts.results, parts.receipt.intent
+    return ExecutionManifest(
+        producer=manifest.Producer(version=__version__),
+        job=manifest.JobSection(
+            name=parts.job.name,
+            digest=job.digest(parts.job),
+            nonce=parts.job.nonce,
+            attempt=intent.attempt,
+            intent_index=parts.receipt.log_index,
+        ),
+        lock=manifest.LockSection(
+            digest=booted.lock_digest,
+            version=booted.lock.version,
+            origin="given" if parts.lock_given else "made-for-this-run",
+        ),
+        engine=manifest.EngineSection(
+            profile=booted.lock.numerics.profile,
+            record=booted.file("engine-record", lock.RECORD)[0].digest,
+            library=booted.file("engine", lock.LIBRARY)[0].digest,
+        ),
+        boot=manifest.BootSection(registers=booted.registers),
+        wall="process",
+        seal=tuple(worker.section() for worker in parts.seals),
+        numerics=parts.job.numerics,
+        started=intent.time,
+        ended=parts.ended.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        complete=results.complete,
+        ended_by=parts.ended_by,
+        counts=manifest.Counts(
+            planned=sum(suite.planned for suite in results.suites),
+            run=sum(suite.run for suite in results.suites),
+            failed=sum(suite.failed for suite in results.suites),
+        ),
+        plan=parts.plan,
+        suites=results.suites,
+        claims=results.claims,
+        results_digest=digest_of(files[verify.RESULTS]),
+        transcript=manifest.TranscriptSection(
+            root=parts.writer.root(salt_key),
+            samples=len(parts.writer.samples),
+            head=parts.writer.head,
+            salt_key=salt_key.hex(),
+        ),
+        files=tuple(
+            FileEntry(name=name, digest=digest_of(data), size_bytes=len(data)) for name, data in sorted(files.items())
+        ),
+    )
+
+
+def write(files: dict[str, bytes], out: Path) -> None:
+    """Write `files` to the new folder `out`: all of them on the disk before it bears its name."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        for name, data in files.items():
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            with path.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        folder.chmod(0o755)
+        folder.rename(out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

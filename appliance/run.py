@@ -1,0 +1,218 @@
+"""A run, from job file to signed bundle. Each step is one call, and has its page elsewhere.
+
+ 1. read the job and its suites                     appliance.job
+ 2. take the lock, or pin what is there             appliance.lock
+ 3. boot: hash everything, compare, refuse          appliance.boot
+ 4. register the intent in the lab's log            appliance.notary
+ 5. start and seal the workers                      appliance.workers
+ 6. carry their frames, keep the transcript         appliance.relay
+ 7. build the manifest, sign, write the bundle      appliance.produce
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from appliance import boot, job, lock, produce, workers
+from appliance.boot import Booted
+from appliance.job import LoadedJob, LoadedSuite
+from appliance.memfd import Progress
+from appliance.notary.lab import Lab
+from appliance.relay import MAX_RESULTS_BYTES, Station, WorkerFailure, finish, relay
+from appliance.runtime.build import EngineRecord, load_record
+from appliance.transcript import TranscriptWriter
+from attest import canonical
+from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
+from attest.job import digest as job_digest
+from attest.results import PlannedSuite, Results
+
+LOG = structlog.get_logger()
+EndedBy = Literal["done", "interrupted", "failed"]
+
+
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the operator asks for."""
+
+    job: Path
+    """The job file."""
+    lab: Lab
+    """The lab that certifies, logs and time-stamps."""
+    engine: Path
+    """The folder of the engine that was built."""
+    out: Path
+    """Where the bundle goes; must not exist."""
+    lock: Path | None = None
+    """The lockfile; without one, what is there is pinned for this run."""
+    data: tuple[Path, ...] = ()
+    """Folders in which data sets are looked for, beside the suites' own."""
+    sign_incomplete: bool = False
+    """Sign what there is when the run ends early."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run."""
+
+    bundle: Path
+    """The bundle's folder."""
+    results: Results
+    """The results, as signed."""
+    ended_by: EndedBy
+    """How the run ended."""
+
+
+def run(request: Request, progress: Progress) -> Outcome:
+    """Run a job. Raises our errors, and `WorkerFailure` when a worker failed and nothing was signed.
+
+    A run that ends early leaves `OUT.incomplete/transcript.jsonl`, whose last line says how it ended.
+    """
+    if request.out.exists():
+        raise EnvironmentProblem(f"{request.out} exists already: name another folder with --out, or remove it")
+    # 1. The job.
+    loaded = job.load(request.job)
+    suites = job.load_suites(loaded, request.data)
+    # 2. The lock.
+    record = load_record(request.engine)
+    lock_bytes, root = _lock(request, loaded, suites, record)
+    # 3. The boot.
+    with boot.boot(lock_bytes, root, lock.resolver(root, request.engine), progress=progress) as booted:
+        _check_against_job(booted, loaded, suites)
+        # 4. The intent, before anything runs.
+        receipt = request.lab.register(
+            {"job_digest": job_digest(loaded.job), "lock_digest": booted.lock_digest, "nonce": loaded.job.nonce}
+        )
+        LOG.info("registered", attempt=receipt.intent.attempt, log_index=receipt.log_index)
+        folder = request.out.with_name(request.out.name + ".incomplete")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with workers.start(loaded.job, suites, booted, progress=progress) as crew, TranscriptWriter(
+            folder / "transcript.jsonl"
+        ) as writer:
+            # 5. The plan, which the eval worker makes of the data sets behind its seal.
+            plan = crew.plan
+            writer.open({"job": job_digest(loaded.job), "plan": [entry.model_dump(mode="json") for entry in plan]})
+            # 6. The samples.
+            ended_by, results_bytes, failure = _samples(request, loaded, crew, writer, plan, progress)
+            ended = datetime.now(UTC)
+            writer.close({"ended_by": ended_by})
+        if failure is not None and (results_bytes is None or not request.sign_incomplete):
+            LOG.warning("incomplete", ended_by=ended_by, transcript=str(folder / "transcript.jsonl"))
+            raise failure
+        assert results_bytes is not None
+        results = _read_results(results_bytes, plan)
+        # 7. The bundle.
+        produce.produce(
+            produce.Parts(
+                job=loaded.job,
+                lock_bytes=lock_bytes,
+                lock_given=request.lock is not None,
+                booted=booted,
+                record_bytes=booted.file("engine-record", lock.RECORD)[0].read(),
+                receipt=receipt,
+                seals=crew.seals,
+                plan=plan,
+                results=results,
+                transcript=folder / "transcript.jsonl",
+                writer=writer,
+                ended=ended,
+                ended_by=ended_by,
+            ),
+            request.lab,
+            request.out,
+        )
+    shutil.rmtree(folder)
+    return Outcome(request.out, results, ended_by)
+
+
+def _lock(
+    request: Request, loaded: LoadedJob, suites: list[LoadedSuite], record: EngineRecord
+) -> tuple[bytes, Path]:
+    if request.lock is not None:
+        try:
+            return request.lock.read_bytes(), request.lock.parent
+        except OSError as error:
+            raise MalformedInput(str(request.lock), f"expected a lockfile, found: {error.strerror}") from None
+    LOG.warning("no lock given: pinning what is here now", advice="write one with `appliance lock` and review it")
+    return lock.make(loaded, suites, engine=request.engine, record=record, root=loaded.folder), loaded.folder
+
+
+def _check_against_job(booted: Booted, loaded: LoadedJob, suites: list[LoadedSuite]) -> None:
+    """The lock has to pin what the job names, and the suites' data sets have to be the ones that they name."""
+    if booted.lock.numerics.profile != loaded.job.numerics.profile:
+        raise VerificationError(
+            "lock", "profile", expected=loaded.job.numerics.profile, found=booted.lock.numerics.profile
+        )
+    wanted = [("model", model.id) for model in loaded.job.models]
+    wanted += [(kind, item.suite.name) for item in suites for kind in ("suite", "dataset")]
+    pinned = {(artifact.kind, artifact.name) for artifact in booted.lock.artifacts}
+    if missing := [f"{kind} {name}" for kind, name in wanted if (kind, name) not in pinned]:
+        raise VerificationError("lock", "missing", expected="every model and suite of the job", found=f"no {missing}")
+    for item in suites:
+        lock.check_dataset(item, booted.file("dataset", item.suite.name)[0].digest)
+
+
+def _samples(
+    request: Request,
+    loaded: LoadedJob,
+    crew: workers.Crew,
+    writer: TranscriptWriter,
+    plan: tuple[PlannedSuite, ...],
+    progress: Progress,
+) -> tuple[EndedBy, bytes | None, BaseException | None]:
+    """How the run ended, the results if there are any, and what ended it early."""
+    limits, total = loaded.job.limits, sum(entry.samples for entry in plan)
+    progress("samples", 0, total)
+    try:
+        crew.begin()
+        results = relay(
+            crew.evals,
+            crew.models,
+            writer,
+            sample_timeout_s=limits.sample_timeout_s,
+            end=time.monotonic() + limits.wall_time_s,
+            on_sample=lambda: progress("samples", len(writer.samples), total),
+        )
+    except (WorkerFailure, KeyboardInterrupt) as error:
+        ended_by: EndedBy = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        LOG.warning("stopped early", ended_by=ended_by, samples=len(writer.samples), planned=total, reason=str(error))
+        return ended_by, _finish(crew.evals, writer), error
+    return "done", results, None
+
+
+def _finish(evals: Station, writer: TranscriptWriter) -> bytes | None:
+    try:
+        return finish(evals, writer)
+    except (WorkerFailure, KeyboardInterrupt) as error:
+        LOG.warning("no results of the incomplete run", reason=str(error))
+        return None
+
+
+def _read_results(data: bytes, plan: tuple[PlannedSuite, ...]) -> Results:
+    """The eval worker's results. It is sealed, not trusted: form and counts have to fit the plan."""
+    if len(data) > MAX_RESULTS_BYTES:
+        raise MalformedInput("results", f"expected at most {MAX_RESULTS_BYTES} bytes, found {len(data)}")
+    results = canonical.parse(Results, data, "results")
+    shape = [(suite.model, suite.suite, suite.planned) for suite in results.suites]
+    if shape != [(entry.model, entry.suite, entry.samples) for entry in plan]:
+        raise MalformedInput("results", "expected the suites of the plan, found others")
+    return results
+
+
+def default_out(name: str, folder: Path = Path("bundles")) -> Path:
+    """`bundles/NAME-N`, the first that does not exist."""
+    number = 1
+    while os.path.lexists(folder / f"{name}-{number}"):
+        number += 1
+    return folder / f"{name}-{number}"

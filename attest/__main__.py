@@ -1,0 +1,5 @@
+"""`python -m attest`: the same as the console script."""
+
+from attest.cli import main
+
+main()

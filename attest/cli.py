@@ -1,0 +1,179 @@
+"""`attest`: verify and show result bundles, offline. Nothing here opens a network connection."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from attest import canonical, console, policy, statement, verify
+from attest.dsse import Envelope
+from attest.errors import MalformedInput
+from attest.manifest import ExecutionManifest
+from attest.verify import Verified
+
+app = typer.Typer(
+    name="attest",
+    help="Verify signed eval results offline, trusting mathematics and not the lab.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+MAX_ENTRIES = 64
+
+BundleArgument = Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command("verify")
+def verify_command(
+    bundle: BundleArgument,
+    trust: Annotated[Path, typer.Option(help="The lab's trusted_root.json, from where you trust it.")],
+    nonce: Annotated[str | None, typer.Option(help="The nonce that you gave the lab, hexadecimal.")] = None,
+    lock: Annotated[Path | None, typer.Option(help="The lockfile that you reviewed.")] = None,
+    policy_file: Annotated[Path | None, typer.Option("--policy", help="Your appraisal policy (TOML).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check everything about a bundle, and say what is proven and what is not.
+
+    Exit codes: 0 accepted, 10 rejected, 20 unsupported, 30 malformed, 1 our fault.
+
+    Examples:
+
+        attest verify bundles/demo-1 --trust trusted_root.json
+
+        attest verify bundles/demo-1 --trust trusted_root.json --lock appliance.lock --nonce 00112233445566778899aabbccddeeff
+    """
+    if nonce is not None and (len(nonce) % 2 or not set(nonce.lower()) <= set("0123456789abcdef")):
+        raise typer.BadParameter("expected hexadecimal digits, two for each byte", param_hint="--nonce")
+    verified = verify.verify(
+        read_bundle(bundle),
+        read_file(trust, 1 << 20),
+        policy=policy.read(read_file(policy_file, policy.MAX_BYTES)) if policy_file else None,
+        nonce=nonce,
+        lock=read_file(lock, 64 << 20) if lock else None,
+    )
+    if as_json:
+        console.print_json(_verdict_json(verified))
+    else:
+        _print_verdict(verified)
+
+
+@app.command("show")
+def show_command(bundle: BundleArgument, as_json: JsonOption = False) -> None:
+    """Print a bundle's manifest for people. Nothing is verified.
+
+    Example:
+
+        attest show bundles/demo-1
+    """
+    envelope = canonical.loads(read_file(bundle / verify.SIGNATURE, 64 << 20), verify.SIGNATURE)
+    if not isinstance(envelope, dict) or "dsseEnvelope" not in envelope:
+        raise MalformedInput(verify.SIGNATURE, "expected a Sigstore bundle with a DSSE envelope")
+    signed = canonical.validate(Envelope, envelope["dsseEnvelope"], "DSSE envelope")
+    manifest = statement.read(signed.payload).predicate
+    if as_json:
+        console.print_json(manifest.model_dump(mode="json", exclude_none=True))
+        return
+    console.OUT.print("UNVERIFIED: run `attest verify` before you rely on any of this\n", style="bold")
+    _print_manifest(manifest)
+
+
+def read_bundle(folder: Path) -> dict[str, bytes]:
+    """Every file of a bundle's folder, by its name in the bundle. Raises `MalformedInput` for anything but files."""
+    found: dict[str, bytes] = {}
+    if not folder.is_dir():
+        raise MalformedInput(str(folder), "expected a bundle's folder, found none")
+    paths = sorted(folder.rglob("*"))
+    if len(paths) > MAX_ENTRIES:
+        raise MalformedInput(str(folder), f"expected at most {MAX_ENTRIES} entries, found {len(paths)}")
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            continue
+        found[path.relative_to(folder).as_posix()] = read_file(path, verify.MAX_FILE_BYTES)
+    return found
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """A regular file's bytes. Raises `MalformedInput` for links, devices, pipes, and files that are too large."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise MalformedInput(str(path), f"expected a readable file, found: {error.strerror}") from None
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise MalformedInput(str(path), "expected a regular file, found something else")
+        if status.st_size > max_bytes:
+            raise MalformedInput(str(path), f"expected at most {max_bytes} bytes, found {status.st_size}")
+        return file.read()
+
+
+def _print_verdict(verified: Verified) -> None:
+    out = console.OUT
+    _print_manifest(verified.manifest)
+    out.print(f"\nidentity   {verified.identity}")
+    out.print(f"signed at  {verified.signed_at:%Y-%m-%dT%H:%M:%SZ} (log entry {verified.log_index})")
+    out.print(f"assurance  {' -> '.join(verified.assurance)}")
+    out.print("\nproven", style="bold")
+    for line in verified.proven:
+        out.print(f"  + {line}")
+    out.print("not proven", style="bold")
+    for line in verified.not_proven:
+        out.print(f"  - {line}")
+    out.print("\nACCEPTED", style="bold green")
+
+
+def _print_manifest(manifest: ExecutionManifest) -> None:
+    out, job = console.OUT, manifest.job
+    out.print(f"job        {job.name}  {job.digest}  attempt {job.attempt}")
+    out.print(f"nonce      {job.nonce or 'none'}")
+    out.print(f"lock       {manifest.lock.digest}  version {manifest.lock.version}, {manifest.lock.origin}")
+    out.print(f"engine     {manifest.engine.profile}  {manifest.engine.library}")
+    seals = ", ".join(f"{part.worker} {part.level}" for part in manifest.seal)
+    out.print(f"wall       {manifest.wall}; seals: {seals}")
+    out.print(f"run        {manifest.started} to {manifest.ended}, {manifest.ended_by}")
+    counts = manifest.counts
+    out.print(f"samples    {counts.planned} planned, {counts.run} run, {counts.failed} failed")
+    out.print(f"transcript {manifest.transcript.root}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("model", "suite", "score", "value", "95 % interval", "n", "failed", "unscored"):
+        table.add_column(column)
+    for suite in manifest.suites:
+        for score in suite.scores:
+            found = score.estimate
+            interval = f"{found.ci_low} .. {found.ci_high}" if found else ""
+            row = [suite.model, suite.suite, score.scorer, found.value if found else "none", interval]
+            table.add_row(*row, str(found.n if found else 0), str(suite.failed), str(score.unscored))
+    out.print()
+    out.print(table)
+    if manifest.claims:
+        out.print("\nclaims, stated before the run", style="bold")
+    for result in manifest.claims:
+        claim = result.claim
+        text = f"{claim.metric} of {claim.suite} on {claim.model} {claim.comparator} {claim.threshold}"
+        out.print(f"  {'holds' if result.holds else 'FAILS'}  {text}  (found {result.value or 'no score'})")
+
+
+def _verdict_json(verified: Verified) -> dict[str, Any]:
+    return {
+        "verdict": "accepted",
+        "assurance": list(verified.assurance),
+        "identity": verified.identity,
+        "issuer": verified.issuer,
+        "signed_at": verified.signed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "log_index": verified.log_index,
+        "proven": list(verified.proven),
+        "not_proven": list(verified.not_proven),
+        "manifest": verified.manifest.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    console.run(app, "attest")

@@ -1,0 +1,50 @@
+"""What both command lines share: exit codes from errors, JSON on request, one place that prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from attest.errors import Exit, VitrineError
+
+INTERRUPTED = 130
+OUT = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def run(app: typer.Typer, name: str) -> None:
+    """Run a command line and end the process with its exit code.
+
+    0 accepted, 10 rejected, 20 unsupported, 30 malformed, 1 our fault, 2 wrong usage, 130 interrupted.
+    """
+    try:
+        app()
+    except VitrineError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(Exit.ACCEPTED)
+    except OSError as error:
+        fail(f"{error.filename or name}: {error.strerror or error}", Exit.FAULT)
+
+
+def fail(message: str, status: int) -> None:
+    """Print `message` and end the process with `status`."""
+    verdict = {Exit.REJECTED: "REJECTED", Exit.UNSUPPORTED: "UNSUPPORTED", Exit.MALFORMED: "MALFORMED"}
+    ERR.print(f"{verdict.get(Exit(status), 'ERROR') if status in set(Exit) else 'ERROR'}: {printable(message)}")
+    sys.exit(status)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, indented, keys sorted."""
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def printable(text: str) -> str:
+    """`text` without what could steer a terminal: control characters become visible escapes."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)

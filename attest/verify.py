@@ -1,0 +1,351 @@
+"""The verification of a result bundle, as one page. Bytes in, verified data out; it raises, and never returns a bool.
+
+The plan, whose numbers the code carries:
+
+ 1. The bundle is a flat, bounded set of files, and none has a name that the format does not know.
+ 2. The signature: sigstore-python against the lab's trusted root (chain, SCT, log entry, timestamp, DSSE), then our
+    stricter checks of everything that clients disagree on.
+ 3. The statement: in-toto v1, our predicate, exactly our two subjects.
+ 4. Every file is the one that the manifest names, and no other file is there.
+ 5. The results are the first subject; the transcript's root is the second, and its hash chain holds to the head.
+ 6. The job is the one that the manifest names; its nonce is the one that the relying party gave.
+ 7. The lock is the one that the manifest names (and the one that the caller gave); the event log replays to the
+    manifest's registers, and they are those that a boot with this lock must leave; the engine is the lock's.
+ 8. The certificate's identity names that measurement.
+ 9. The intent was in the lab's log before the run: same job, same lock, same attempt.
+10. Every worker sealed itself with the plan that the manifest names, and every probe of the seal was denied.
+11. The results follow from the transcript's records and the job, to the last digit; so do plan, counts and claims.
+12. The policy: what this relying party requires beyond that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from attest import canonical, eventlog, job, lockfile, seal, statement, transcript
+from attest.digest import digest_of
+from attest.errors import MalformedInput, VerificationError
+from attest.job import Job
+from attest.manifest import ExecutionManifest
+from attest.policy import Policy
+from attest.results import PlannedSuite, Results, tabulate
+from attest.sample import SampleRecord
+from attest.statement import Statement
+from attest.transcript import Transcript
+
+if TYPE_CHECKING:
+    from attest.trust import VerifiedSignature
+
+SIGNATURE = "bundle.sigstore.json"
+RESULTS = "results.json"
+TRANSCRIPT = "transcript.jsonl"
+JOB = "evidence/job.json"
+LOCK = "evidence/appliance.lock"
+BOOT = "evidence/boot.jsonl"
+SEAL = "evidence/seal.json"
+INTENT = "evidence/intent.json"
+ENGINE = "evidence/engine-record.json"
+TRUST = "trust/trusted_root.json"
+FILES = (ENGINE, INTENT, JOB, LOCK, BOOT, SEAL, RESULTS, TRANSCRIPT, TRUST)
+"""Every file of a bundle but the signature. A bundle has all of them, and no other."""
+
+MAX_FILE_BYTES = 4 << 30
+ANY_IDENTITY = "https://*"
+"""Every identity that the trusted lab's authority vouches for; step 8 pins the measurement in it."""
+ASSURANCE = ("signed", "measured")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A bundle that passed every check."""
+
+    manifest: ExecutionManifest
+    job: Job
+    results: Results
+    transcript: Transcript
+    identity: str
+    """The certificate's identity, a URI that names the measurement."""
+    issuer: str
+    """Who issued the certificate, by the lab's trusted root."""
+    signed_at: datetime
+    """The time-stamp authority's time of the signature."""
+    log_index: int
+    """The signature's place in the lab's transparency log."""
+    proven: tuple[str, ...]
+    """What follows from the checks, a sentence each."""
+    not_proven: tuple[str, ...]
+    """What does not, a sentence each."""
+
+    @property
+    def assurance(self) -> tuple[str, ...]:
+        """The steps of the ladder that this bundle reaches, lowest first."""
+        return ASSURANCE
+
+
+def verify(
+    files: Mapping[str, bytes],
+    trusted_root: bytes,
+    *,
+    policy: Policy | None = None,
+    nonce: str | None = None,
+    lock: bytes | None = None,
+) -> Verified:
+    """The bundle whose files are `files` (name to bytes), by the lab's `trusted_root` (JSON).
+
+    `nonce` (hexadecimal) and `lock` (bytes of the lockfile) are what the caller knows; the bundle has to agree.
+    Raises `MalformedInput`, `Unsupported` or `VerificationError`.
+    """
+    policy = policy or Policy.default()
+    # 1. The files.
+    _check_names(files)
+    # 2. The signature. The import waits until here, because sigstore takes its time.
+    from attest import trust
+
+    signature = trust.verify_signature(files[SIGNATURE], trusted_root, identity=policy.identity or ANY_IDENTITY)
+    # 3. The statement.
+    signed = _read_statement(signature)
+    manifest = signed.predicate
+    # 4. The files again, now by digest.
+    _check_files(files, manifest)
+    # 5. Results and transcript.
+    script = transcript.read(files[TRANSCRIPT])
+    _check_subjects(files, signed, script)
+    # 6. The job.
+    the_job = _read_job(files[JOB], manifest, nonce)
+    # 7. The lock, the measured boot and the engine.
+    registers = _check_boot(files, manifest, lock)
+    # 8. The identity.
+    measurement = eventlog.measurement(registers)
+    if not signature.identity.endswith(f"/appliance/{measurement}"):
+        raise VerificationError(
+            "identity", "measurement", expected=f".../appliance/{measurement}", found=signature.identity
+        )
+    # 9. The intent.
+    _check_intent(files[INTENT], trusted_root, manifest, signature)
+    # 10. The seals.
+    _check_seals(files[SEAL], the_job, manifest)
+    # 11. The results once more, from the records.
+    results = _recompute(files[RESULTS], the_job, manifest, script)
+    # 12. The policy.
+    policy.check(manifest)
+    return Verified(
+        manifest=manifest,
+        job=the_job,
+        results=results,
+        transcript=script,
+        identity=signature.identity,
+        issuer=signature.issuer,
+        signed_at=signature.signed_at,
+        log_index=signature.log_index,
+        proven=_proven(manifest, nonce, lock),
+        not_proven=_not_proven(manifest, nonce, lock),
+    )
+
+
+def _check_names(files: Mapping[str, bytes]) -> None:
+    known = {SIGNATURE, *FILES}
+    if missing := sorted(known - set(files)):
+        raise MalformedInput("bundle", f"expected the files {sorted(known)}, missing are {missing}")
+    if surplus := sorted(set(files) - known):
+        raise VerificationError("bundle", "surplus-file", expected="only the files of the format", found=surplus[:10])
+
+
+def _read_statement(signature: VerifiedSignature) -> Statement:
+    if signature.payload_type != statement.PAYLOAD_TYPE:
+        raise VerificationError(
+            "statement", "payload-type", expected=statement.PAYLOAD_TYPE, found=signature.payload_type
+        )
+    signed = statement.read(signature.payload)
+    names = [subject.name for subject in signed.subject]
+    if names != [statement.RESULTS_SUBJECT, statement.ROOT_SUBJECT]:
+        raise VerificationError(
+            "statement", "subjects", expected=[statement.RESULTS_SUBJECT, statement.ROOT_SUBJECT], found=names
+        )
+    if canonical.dump_model(signed) != signature.payload:
+        raise MalformedInput("statement", "expected canonical JSON (RFC 8785), found another spelling of it")
+    return signed
+
+
+def _check_files(files: Mapping[str, bytes], manifest: ExecutionManifest) -> None:
+    names = [entry.name for entry in manifest.files]
+    if names != sorted(FILES):
+        raise VerificationError("files", "list", expected=sorted(FILES), found=names)
+    for entry in manifest.files:
+        found = digest_of(files[entry.name])
+        if (found, len(files[entry.name])) != (entry.digest, entry.size_bytes):
+            raise VerificationError(
+                "files",
+                "digest",
+                expected=f"{entry.name} with {entry.digest}, {entry.size_bytes} bytes",
+                found=f"{found}, {len(files[entry.name])} bytes",
+            )
+
+
+def _check_subjects(files: Mapping[str, bytes], signed: Statement, script: Transcript) -> None:
+    manifest, section = signed.predicate, signed.predicate.transcript
+    root = transcript.root((line.raw_record for line in script.samples), bytes.fromhex(section.salt_key))
+    results = digest_of(files[RESULTS])
+    subjects = ["sha256:" + subject.digest.sha256 for subject in signed.subject]
+    _equal("statement", "results-subject", results, subjects[0])
+    _equal("statement", "root-subject", root, subjects[1])
+    _equal("manifest", "results-digest", results, manifest.results_digest)
+    _equal("manifest", "transcript-root", root, section.root)
+    _equal("manifest", "transcript-head", script.head, section.head)
+    _equal("manifest", "transcript-samples", len(script.samples), section.samples)
+    closing = script.closing
+    _equal("transcript", "closing", {"ended_by": manifest.ended_by}, closing)
+    _equal(
+        "transcript", "opening", {"job": manifest.job.digest, "plan": _plain(manifest.plan)}, script.opening
+    )
+
+
+def _read_job(data: bytes, manifest: ExecutionManifest, nonce: str | None) -> Job:
+    the_job = canonical.parse(Job, data, JOB)
+    _equal("job", "digest", job.digest(the_job), manifest.job.digest)
+    _equal("job", "bytes", digest_of(data), manifest.job.digest)
+    _equal("job", "name", the_job.name, manifest.job.name)
+    _equal("job", "nonce", the_job.nonce, manifest.job.nonce)
+    _equal("job", "numerics", the_job.numerics, manifest.numerics)
+    if nonce is not None and the_job.nonce != nonce.lower():
+        raise VerificationError(
+            "job",
+            "nonce-given",
+            expected=nonce.lower(),
+            found=the_job.nonce or "none",
+            advice="The bundle answers another request, or was made before yours",
+        )
+    return the_job
+
+
+def _check_boot(files: Mapping[str, bytes], manifest: ExecutionManifest, given: bytes | None) -> eventlog.Registers:
+    data = files[LOCK]
+    pinned = lockfile.read(data)
+    _equal("lock", "digest", digest_of(data), manifest.lock.digest)
+    _equal("lock", "version", pinned.version, manifest.lock.version)
+    if given is not None and digest_of(given) != manifest.lock.digest:
+        raise VerificationError(
+            "lock", "given", expected=digest_of(given), found=manifest.lock.digest, advice="Another lockfile was used"
+        )
+    log = eventlog.parse(files[BOOT])
+    _equal("boot", "registers", log.registers, manifest.boot.registers)
+    _equal("boot", "lock", lockfile.expected_log(data).registers, manifest.boot.registers)
+    _equal("engine", "profile", pinned.numerics.profile, manifest.engine.profile)
+    _equal("engine", "job-profile", manifest.numerics.profile, manifest.engine.profile)
+    engine, record = pinned.artifact("engine", "libllama.so"), pinned.artifact("engine-record", "record.json")
+    _equal("engine", "library", engine.digest if engine else None, manifest.engine.library)
+    _equal("engine", "record", record.digest if record else None, manifest.engine.record)
+    _equal("engine", "record-bytes", digest_of(files[ENGINE]), manifest.engine.record)
+    return log.registers
+
+
+def _check_intent(data: bytes, trusted_root: bytes, manifest: ExecutionManifest, signature: VerifiedSignature) -> None:
+    from attest import trust
+
+    intent = trust.verify_receipt(data, trusted_root)
+    _equal("intent", "job", intent.job_digest, manifest.job.digest)
+    _equal("intent", "lock", intent.lock_digest, manifest.lock.digest)
+    _equal("intent", "nonce", intent.nonce, manifest.job.nonce)
+    _equal("intent", "attempt", intent.attempt, manifest.job.attempt)
+    _equal("intent", "time", intent.time, manifest.started)
+    _equal("intent", "index", intent.log_index, manifest.job.intent_index)
+    if intent.log_index >= signature.log_index:
+        raise VerificationError(
+            "intent", "order", expected=f"an intent before entry {signature.log_index}", found=intent.log_index
+        )
+    signed_at = signature.signed_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    times = [manifest.started, manifest.ended, signed_at]
+    if times != sorted(times):
+        raise VerificationError("intent", "times", expected="started <= ended <= signed", found=times)
+
+
+def _check_seals(data: bytes, the_job: Job, manifest: ExecutionManifest) -> None:
+    report = seal.read(data)
+    workers = ["eval", *(f"model.{model.id}" for model in the_job.models)]
+    _equal("seal", "workers", workers, [worker.worker for worker in report.workers])
+    _equal("seal", "sections", tuple(worker.section() for worker in report.workers), manifest.seal)
+    seal.check(report)
+
+
+def _recompute(data: bytes, the_job: Job, manifest: ExecutionManifest, script: Transcript) -> Results:
+    records = [
+        canonical.validate(SampleRecord, line.record, f"sample {index}") for index, line in enumerate(script.samples)
+    ]
+    _check_order(manifest.plan, records)
+    results = tabulate(the_job, manifest.plan, records)
+    _equal("results", "bytes", digest_of(canonical.dump_model(results)), digest_of(data))
+    _equal("results", "suites", results.suites, manifest.suites)
+    _equal("results", "claims", results.claims, manifest.claims)
+    _equal("results", "complete", results.complete, manifest.complete)
+    _equal("results", "complete-end", results.complete, manifest.ended_by == "done")
+    counts = {
+        "planned": sum(suite.planned for suite in results.suites),
+        "run": sum(suite.run for suite in results.suites),
+        "failed": sum(suite.failed for suite in results.suites),
+    }
+    _equal("results", "counts", counts, manifest.counts.model_dump())
+    return results
+
+
+def _check_order(plan: tuple[PlannedSuite, ...], records: list[SampleRecord]) -> None:
+    """Rows come in the order of the plan, from the first on, none twice and none left out."""
+    expected = [(entry.model, entry.suite, index) for entry in plan for index in range(entry.samples)]
+    found = [(record.model, record.suite, record.index) for record in records]
+    if found != expected[: len(found)]:
+        at = next(i for i, row in enumerate(found) if i >= len(expected) or row != expected[i])
+        raise VerificationError(
+            "results", "order", expected=expected[at] if at < len(expected) else "no more rows", found=found[at]
+        )
+    for entry, record in zip((e for e in plan for _ in range(e.samples)), records, strict=False):
+        if record.error is None and {*record.scores, *record.unscored} != set(entry.scorers):
+            raise VerificationError(
+                "results", "scorers", expected=sorted(entry.scorers), found=sorted({*record.scores, *record.unscored})
+            )
+
+
+def _equal(layer: str, code: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise VerificationError(layer, code, expected=expected, found=found)
+
+
+def _plain(models: tuple[PlannedSuite, ...]) -> list[dict[str, object]]:
+    return [model.model_dump(mode="json") for model in models]
+
+
+def _proven(manifest: ExecutionManifest, nonce: str | None, lock: bytes | None) -> tuple[str, ...]:
+    lines = [
+        "the holder of a key that the lab certified signed exactly these results, this transcript and this manifest",
+        "the signature was logged and time-stamped under the lab's trusted root",
+        f"the run was registered in the lab's log as attempt {manifest.job.attempt} at this job, before its signature",
+        "scores, intervals and claims follow from the transcript's records to the last digit",
+        "the boot log replays to registers that this lockfile predicts, and the certificate names them",
+    ]
+    if nonce is not None:
+        lines.append("the run answers your nonce, so it was planned after you chose it")
+    if lock is not None:
+        lines.append("the artifacts are those of the lockfile that you gave")
+    return tuple(lines)
+
+
+def _not_proven(manifest: ExecutionManifest, nonce: str | None, lock: bytes | None) -> tuple[str, ...]:
+    lines = [
+        "that the lab's machine did what the boot log says: no hardware evidence speaks for it",
+        "that the lab's certificate authority, log and time-stamp authority are independent of one another",
+        "that the outputs come from the model: only a reproduction of the run shows that",
+        "anything about the quality of the model or of the suites",
+    ]
+    if manifest.lock.origin != "given":
+        lines.append("that anybody reviewed the lockfile: it was made for this run")
+    if lock is None:
+        lines.append("that these are the artifacts you expect: give --lock to compare")
+    if nonce is None:
+        lines.append("that the run is fresh: give the job a nonce, and --nonce here")
+    if not manifest.complete:
+        lines.append(f"anything about the samples that are missing: the run ended early ({manifest.ended_by})")
+    if manifest.job.attempt > 1:
+        lines.append(f"why there were {manifest.job.attempt - 1} earlier attempts at this job: ask the lab for them")
+    if any(section.level != "full" for section in manifest.seal):
+        lines.append("that every layer of the seal was there: at least one worker's seal was partial")
+    return tuple(lines)

@@ -1,0 +1,111 @@
+"""Fixtures: the test data outside the project, the engine, a lab, and one small signed bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from appliance import resources, run
+from appliance.notary import lab as labs
+from appliance.notary.lab import Lab
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGINE = ROOT / "build" / "engine" / "reference"
+
+SMALL_JOB = """
+format: vitrine/job/v1
+name: small
+nonce: 00112233445566778899aabbccddeeff
+seed: 7
+models:
+  - {id: organism, path: "resource:demo/organism-q8_0.gguf"}
+suites:
+  - {path: "resource:demo/suites/addition.yaml", limit: 4}
+  - {path: "resource:demo/suites/facts.yaml", limit: 3}
+  - {path: "resource:demo/suites/chat.yaml", limit: 3}
+sampling: {temperature: "0.8", top_p: "0.95", max_tokens: 24}
+limits: {context_tokens: 256, memory_bytes: 1073741824, sample_timeout_s: 60}
+numerics: {profile: reference, threads: 1}
+claims:
+  - {suite: addition, model: organism, metric: accuracy, comparator: ">=", threshold: "0.1"}
+"""
+
+
+def quiet(phase: str, done: int, total: int) -> None:
+    """A progress callback that says nothing."""
+
+
+def now() -> datetime:
+    """The clock of the tests' labs."""
+    return datetime.now(UTC)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data sets and evidence; tests that need it are skipped without it."""
+    folder = Path(os.environ.get("VITRINE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}: set VITRINE_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine() -> Path:
+    """The folder of the pinned engine."""
+    if not (ENGINE / "record.json").exists():
+        pytest.skip(f"no engine in {ENGINE}: run `make engine`")
+    return ENGINE
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A lab of this test session."""
+    return labs.create(tmp_path_factory.mktemp("labs") / "lab", now=now)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A signed bundle, its lab's trust root, and the job it is of."""
+
+    bundle: Path
+    trusted_root: bytes
+    job: Path
+    lab: Lab
+
+
+@pytest.fixture(scope="session")
+def job_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job of ten samples on the organism."""
+    path = tmp_path_factory.mktemp("job") / "small.yaml"
+    path.write_text(SMALL_JOB)
+    return path
+
+
+@pytest.fixture(scope="session")
+def execute(engine: Path, lab: Lab) -> Callable[..., run.Outcome]:
+    """Runs a job file in sealed workers: `execute(job, out, **fields of the request)`."""
+
+    def start(job: Path, out: Path, **fields: object) -> run.Outcome:
+        return run.run(run.Request(job=job, lab=lab, engine=engine, out=out, **fields), quiet)  # type: ignore[arg-type]
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, job_file: Path, execute: Callable[..., run.Outcome], lab: Lab
+) -> Made:
+    """The bundle of the small job."""
+    outcome = execute(job_file, tmp_path_factory.mktemp("made") / "bundle")
+    return Made(outcome.bundle, lab.trusted_root, job_file, lab)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """The embedded demo's folder."""
+    return resources.demo()

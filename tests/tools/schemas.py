@@ -1,0 +1,64 @@
+"""Writes policy/schemas/*.json from the models, or with --check compares: `python -m tests.tools.schemas [--check]`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from appliance.evals.suite import Suite
+from appliance.runtime.build import EngineRecord
+from attest.eventlog import Record
+from attest.job import Job
+from attest.lockfile import Lockfile
+from attest.log import LogReceipt
+from attest.policy import Policy
+from attest.results import Results
+from attest.sample import SampleRecord
+from attest.seal import SealReport
+from attest.statement import Statement
+
+FOLDER = Path(__file__).resolve().parents[2] / "policy" / "schemas"
+MODELS = {
+    "appraisal-policy": Policy,
+    "engine-record": EngineRecord,
+    "event": Record,
+    "intent-receipt": LogReceipt,
+    "job": Job,
+    "lock": Lockfile,
+    "results": Results,
+    "sample": SampleRecord,
+    "seal-report": SealReport,
+    "statement": Statement,
+    "suite": Suite,
+}
+
+
+def schemas() -> dict[str, str]:
+    """File name to text."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {
+        f"{name}.schema.json": json.dumps(dialect | model.model_json_schema(by_alias=True), indent=1, sort_keys=True)
+        + "\n"
+        for name, model in MODELS.items()
+    }
+
+
+def main() -> int:
+    """Write, or compare and return 1 where a file differs."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    wanted = schemas()
+    if "--check" not in sys.argv:
+        for name, text in wanted.items():
+            (FOLDER / name).write_text(text)
+        return 0
+    found = {path.name: path.read_text() for path in FOLDER.glob("*.json")}
+    if found == wanted:
+        return 0
+    names = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
+    print(f"expected policy/schemas as the models say, these differ: {', '.join(names)}; run `make schemas`")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
