@@ -17,7 +17,7 @@ setup: $(VENV)/ready ## make the virtual environment with the locked dependencie
 
 $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON) (Python 3.11 or newer)"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "missing: Python 3.11 or newer; $(PYTHON) is older, set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || { echo "missing: Python 3.11.4 or newer; $(PYTHON) is older, set PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: Python's venv module (Debian: apt install python3-venv)"; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || { echo "missing: a C++ compiler (Debian: apt install g++)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

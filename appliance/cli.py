@@ -36,7 +36,7 @@ engine_app = typer.Typer(help="Build and show the pinned llama.cpp engine.", no_
 app.add_typer(engine_app, name="engine")
 
 DEFAULT_LAB = Path("lab")
-PASSPHRASE_VARIABLE = "VITRINE_PASSPHRASE_FILE"
+PASSPHRASE_VARIABLE = "VITRINE_PASSPHRASE_FILE"  # noqa: S105 - its name, not its value
 
 JobArgument = Annotated[Path | None, typer.Argument(help="The job file; without one, the embedded demo.")]
 EngineOption = Annotated[Path | None, typer.Option(help="The engine's folder.", envvar="VITRINE_ENGINE")]
@@ -59,7 +59,9 @@ def options(
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="The lab's folder; must not exist.")],
-    name: Annotated[str, typer.Option(help="The lab's name, a DNS name; it stands in every certificate.")] = labs.DEFAULT_NAME,
+    name: Annotated[
+        str, typer.Option(help="The lab's name, a DNS name; it stands in every certificate.")
+    ] = labs.DEFAULT_NAME,
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Create a lab: certificate authority, logs, time-stamp authority, and what auditors need to trust them.
@@ -79,7 +81,9 @@ def lock_command(
     out: Annotated[Path | None, typer.Option(help="The lockfile; JOB.lock beside the job by default.")] = None,
     engine: EngineOption = None,
     data: DataOption = None,
-    version: Annotated[int | None, typer.Option(help="Its version; one more than the one it replaces by default.")] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Its version; one more than the one it replaces by default.")
+    ] = None,
 ) -> None:
     """Pin the digest of every artifact that a job may run: review the file, then run with it.
 
@@ -121,9 +125,10 @@ def boot(
         appliance boot demo.lock
     """
     data = _read(lock)
-    with Reporter() as progress, booting.boot(
-        data, lock.parent, locks.resolver(lock.parent, _engine(engine)), progress=progress
-    ) as booted:
+    with (
+        Reporter() as progress,
+        booting.boot(data, lock.parent, locks.resolver(lock.parent, _engine(engine)), progress=progress) as booted,
+    ):
         if as_json:
             sys.stdout.write(booted.log.dump().decode())
             return
@@ -190,7 +195,7 @@ def run(
     request = running.Request(
         job=path,
         lab=labs.open_lab(lab, _passphrase(passphrase_file), now=_now),
-        engine=_engine(engine),
+        engine=_engine_or_build(engine),
         out=out or running.default_out(loaded.job.name),
         lock=lock,
         data=tuple(data or ()),
@@ -218,14 +223,7 @@ def engine_build(
 
         appliance engine build --jobs 4
     """
-    with Reporter() as progress:
-        record = engines.build(
-            recipe or engines.recipe_path(),
-            out or _cached_engine(),
-            source=source,
-            jobs=jobs_count,
-            progress=lambda text, fraction: progress(f"engine: {text}", round((fraction or 0) * 1000), 1000),
-        )
+    record = _build(recipe or engines.recipe_path(), out or _cached_engine(), source, jobs_count)
     for library in record.libraries:
         console.OUT.print(f"{record.profile}: {library.name} {library.digest}, {library.size_bytes} bytes")
 
@@ -239,6 +237,30 @@ def engine_show(engine: EngineOption = None) -> None:
         appliance engine show
     """
     console.print_json(engines.load_record(_engine(engine)).model_dump(mode="json"))
+
+
+def _build(recipe: Path, out: Path, source: Path | None, jobs_count: int) -> engines.EngineRecord:
+    with Reporter() as progress:
+
+        def report(text: str, fraction: float | None) -> None:
+            if fraction is None:
+                console.ERR.print(f"engine: {text}")
+            else:
+                progress("compiling the engine", round(fraction * 100), 100)
+
+        return engines.build(recipe, out, source=source, jobs=jobs_count, progress=report)
+
+
+def _engine_or_build(given: Path | None) -> Path:
+    """As `_engine`; where there is none and none was named, it is built first."""
+    try:
+        return _engine(given)
+    except EnvironmentProblem:
+        if given:
+            raise
+    console.ERR.print("no engine yet: building it, once (2 to 12 minutes, needs a C++ compiler)")
+    _build(engines.recipe_path(), _cached_engine(), None, os.cpu_count() or 1)
+    return _cached_engine()
 
 
 def _now() -> datetime:

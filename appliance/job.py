@@ -6,7 +6,9 @@ not JSON are refused, so that what was reviewed is what is run.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,29 +28,34 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's JSON subset with plain scalars: no aliases, no merge keys, no dates, unique keys."""
+    """YAML with the plain scalars of JSON: no aliases, no merge keys, no dates, no octal numbers, unique text keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.get_mark()
-            raise yaml.YAMLError(f"line {mark.line + 1}: expected no aliases, found one")
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: expected no anchors, aliases and tags, found one")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
-            line = key_node.start_mark.line + 1
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if not isinstance(key, str):
                 raise yaml.YAMLError(f"line {line}: expected text as a key, found {key!r}")
-            if keys.count(key) > 1:
+            if key in seen:
                 raise yaml.YAMLError(f"line {line}: expected unique keys, found {key!r} twice")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("timestamp", "merge", "value")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"null|~|", ["n", "~", ""]),
+    ("bool", r"true|false", list("tf")),
+    ("int", r"-?(0|[1-9][0-9]*)", list("-0123456789")),
+    ("float", r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", list("-0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,13 @@ def load_suites(loaded: LoadedJob, data: tuple[Path, ...] = ()) -> list[LoadedSu
     if len(set(names)) != len(names):
         raise MalformedInput("job", f"expected suites of different names, found {names}")
     for claim in loaded.job.claims:
+        entries = [
+            entry for entry, item in zip(loaded.job.suites, suites, strict=True) if item.suite.name == claim.suite
+        ]
+        if any(entry.models is not None and claim.model not in entry.models for entry in entries):
+            raise MalformedInput(
+                "job", f"a claim is about suite {claim.suite!r} on {claim.model!r}, where it is not run"
+            )
         known = {spec.label for item in suites if item.suite.name == claim.suite for spec in item.suite.scorers}
         if claim.metric not in known:
             raise MalformedInput(
@@ -107,7 +121,7 @@ def parse(model: type[M], data: bytes, what: str) -> M:
         value = yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
     except UnicodeDecodeError as error:
         raise MalformedInput(what, f"expected UTF-8, found an invalid byte at offset {error.start}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except Exception as error:  # PyYAML lets a hostile tag raise what its constructor raises
         raise MalformedInput(what, " ".join(str(error).split())[:400]) from None
     if not isinstance(value, dict):
         raise MalformedInput(what, f"expected a mapping, found {type(value).__name__}")
@@ -123,13 +137,15 @@ def parse(model: type[M], data: bytes, what: str) -> M:
 
 
 def _find(suite: Suite, folder: Path, data: tuple[Path, ...]) -> Path:
-    for root in (folder, *data):
-        if (root / suite.dataset.path).exists():
-            return root / suite.dataset.path
+    with contextlib.suppress(ValueError, OSError):  # a path with a NUL, or one that is too long
+        for root in (folder, *data):
+            if (root / suite.dataset.path).exists():
+                return root / suite.dataset.path
     places = ", ".join(str(root) for root in (folder, *data))
     raise MalformedInput(
         f"suite {suite.name}",
-        f"expected the data set {suite.dataset.path} in one of: {places}; found it in none. Name its folder with --data",
+        f"expected the data set {suite.dataset.path} in one of: {places}; found it in none. "
+        "Name its folder with --data",
     )
 
 
@@ -137,5 +153,6 @@ def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise MalformedInput(str(path), f"expected a readable file, found: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+        raise MalformedInput(repr(str(path)), f"expected a readable file, found: {problem}") from None

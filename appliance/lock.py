@@ -1,4 +1,4 @@
-"""Writes the lock of a job: the digest of every artifact that may run. And finds, for a lock, where each of them lies."""
+"""Writes the lock of a job, the digest of every artifact that may run; and finds where a lock's artifacts lie."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def shards(path: Path) -> list[Path]:
 
 
 def _path(file: Path, root: Path) -> str:
-    file = Path(os.path.abspath(file))
+    file, root = (Path(os.path.abspath(path)) for path in (file, root))  # noqa: PTH100 - links stay as they are
     for top, folder in (("demo", resources.demo()), ("images", resources.images()), ("policy", resources.policy())):
         if file.is_relative_to(folder):
             return f"resource:{top}/{file.relative_to(folder).as_posix()}"
-    return Path(os.path.relpath(file, os.path.abspath(root))).as_posix()
+    return Path(os.path.relpath(file, root)).as_posix()

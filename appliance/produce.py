@@ -27,6 +27,7 @@ from attest.log import LogReceipt
 from attest.manifest import ExecutionManifest, FileEntry
 from attest.results import PlannedSuite, Results
 from attest.seal import SealReport, WorkerSeal
+from attest.transcript import Disclosure
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class Parts:
 
 def produce(parts: Parts, lab: Lab, out: Path) -> None:
     """Write the bundle of `parts` to the new folder `out`, signed by a key that `lab` certifies."""
-    files = bundle_files(parts, lab)
-    predicate = build_manifest(parts, files, lab.salt_key(job.digest(parts.job)))
+    salt_key = lab.salt_key(job.digest(parts.job))
+    files = bundle_files(parts, lab, salt_key)
+    predicate = build_manifest(parts, files, salt_key)
     payload = canonical.dump_model(statement.make(predicate))
     measurement = eventlog.measurement(parts.booted.registers)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -73,9 +75,10 @@ def produce(parts: Parts, lab: Lab, out: Path) -> None:
     write(files, out)
 
 
-def bundle_files(parts: Parts, lab: Lab) -> dict[str, bytes]:
+def bundle_files(parts: Parts, lab: Lab, salt_key: bytes) -> dict[str, bytes]:
     """Every file of the bundle but the signature, by name."""
     return {
+        verify.DISCLOSURE: canonical.dump_model(Disclosure(salt_key=salt_key.hex())),
         verify.ENGINE: parts.record_bytes,
         verify.INTENT: canonical.dump_model(parts.receipt),
         verify.JOB: job.dump(parts.job),
@@ -131,7 +134,6 @@ def build_manifest(parts: Parts, files: dict[str, bytes], salt_key: bytes) -> Ex
             root=parts.writer.root(salt_key),
             samples=len(parts.writer.samples),
             head=parts.writer.head,
-            salt_key=salt_key.hex(),
         ),
         files=tuple(
             FileEntry(name=name, digest=digest_of(data), size_bytes=len(data)) for name, data in sorted(files.items())

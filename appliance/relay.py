@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from appliance.frames import ChannelError, Frame, Kind, Reader, pack, write_all
 from appliance.seal.launch import Worker
@@ -47,8 +48,8 @@ class FailureReport(Model):
     """The class of the error."""
     message: str
     """For people."""
-    exit: int
-    """Exit code of the command line."""
+    exit: Literal[1, 10, 20, 30]
+    """Exit code of the command line: never 0, whatever a worker says."""
 
 
 @dataclass

@@ -1,12 +1,12 @@
 """A run, from job file to signed bundle. Each step is one call, and has its page elsewhere.
 
- 1. read the job and its suites                     appliance.job
- 2. take the lock, or pin what is there             appliance.lock
- 3. boot: hash everything, compare, refuse          appliance.boot
- 4. register the intent in the lab's log            appliance.notary
- 5. start and seal the workers                      appliance.workers
- 6. carry their frames, keep the transcript         appliance.relay
- 7. build the manifest, sign, write the bundle      appliance.produce
+1. read the job and its suites                     appliance.job
+2. take the lock, or pin what is there             appliance.lock
+3. boot: hash everything, compare, refuse          appliance.boot
+4. register the intent in the lab's log            appliance.notary
+5. start and seal the workers                      appliance.workers
+6. carry their frames, keep the transcript         appliance.relay
+7. build the manifest, sign, write the bundle      appliance.produce
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +23,12 @@ import structlog
 
 from appliance import boot, job, lock, produce, workers
 from appliance.boot import Booted
+from appliance.evals.suite import Suite
 from appliance.job import LoadedJob, LoadedSuite
 from appliance.memfd import Progress
 from appliance.notary.lab import Lab
 from appliance.relay import MAX_RESULTS_BYTES, Station, WorkerFailure, finish, relay
-from appliance.runtime.build import EngineRecord, load_record
+from appliance.runtime.build import EngineRecord, load_record, require_cpu
 from appliance.transcript import TranscriptWriter
 from attest import canonical
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
@@ -37,8 +37,6 @@ from attest.results import PlannedSuite, Results
 
 LOG = structlog.get_logger()
 EndedBy = Literal["done", "interrupted", "failed"]
-
-
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,11 @@ def run(request: Request, progress: Progress) -> Outcome:
     suites = job.load_suites(loaded, request.data)
     # 2. The lock.
     record = load_record(request.engine)
+    require_cpu(record, Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     lock_bytes, root = _lock(request, loaded, suites, record)
     # 3. The boot.
     with boot.boot(lock_bytes, root, lock.resolver(root, request.engine), progress=progress) as booted:
-        _check_against_job(booted, loaded, suites)
+        suites = _check_against_job(booted, loaded, suites)
         # 4. The intent, before anything runs.
         receipt = request.lab.register(
             {"job_digest": job_digest(loaded.job), "lock_digest": booted.lock_digest, "nonce": loaded.job.nonce}
@@ -97,14 +96,15 @@ def run(request: Request, progress: Progress) -> Outcome:
         folder = request.out.with_name(request.out.name + ".incomplete")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        with workers.start(loaded.job, suites, booted, progress=progress) as crew, TranscriptWriter(
-            folder / "transcript.jsonl"
-        ) as writer:
+        with (
+            workers.start(loaded.job, suites, booted, progress=progress) as crew,
+            TranscriptWriter(folder / "transcript.jsonl") as writer,
+        ):
             # 5. The plan, which the eval worker makes of the data sets behind its seal.
             plan = crew.plan
             writer.open({"job": job_digest(loaded.job), "plan": [entry.model_dump(mode="json") for entry in plan]})
             # 6. The samples.
-            ended_by, results_bytes, failure = _samples(request, loaded, crew, writer, plan, progress)
+            ended_by, results_bytes, failure = _samples(loaded, crew, writer, plan, progress)
             ended = datetime.now(UTC)
             writer.close({"ended_by": ended_by})
         if failure is not None and (results_bytes is None or not request.sign_incomplete):
@@ -136,9 +136,7 @@ def run(request: Request, progress: Progress) -> Outcome:
     return Outcome(request.out, results, ended_by)
 
 
-def _lock(
-    request: Request, loaded: LoadedJob, suites: list[LoadedSuite], record: EngineRecord
-) -> tuple[bytes, Path]:
+def _lock(request: Request, loaded: LoadedJob, suites: list[LoadedSuite], record: EngineRecord) -> tuple[bytes, Path]:
     if request.lock is not None:
         try:
             return request.lock.read_bytes(), request.lock.parent
@@ -148,8 +146,8 @@ def _lock(
     return lock.make(loaded, suites, engine=request.engine, record=record, root=loaded.folder), loaded.folder
 
 
-def _check_against_job(booted: Booted, loaded: LoadedJob, suites: list[LoadedSuite]) -> None:
-    """The lock has to pin what the job names, and the suites' data sets have to be the ones that they name."""
+def _check_against_job(booted: Booted, loaded: LoadedJob, suites: list[LoadedSuite]) -> list[LoadedSuite]:
+    """The suites as they were booted. The lock has to pin what the job names, and the suites' own data sets."""
     if booted.lock.numerics.profile != loaded.job.numerics.profile:
         raise VerificationError(
             "lock", "profile", expected=loaded.job.numerics.profile, found=booted.lock.numerics.profile
@@ -159,12 +157,21 @@ def _check_against_job(booted: Booted, loaded: LoadedJob, suites: list[LoadedSui
     pinned = {(artifact.kind, artifact.name) for artifact in booted.lock.artifacts}
     if missing := [f"{kind} {name}" for kind, name in wanted if (kind, name) not in pinned]:
         raise VerificationError("lock", "missing", expected="every model and suite of the job", found=f"no {missing}")
+    measured = []
     for item in suites:
-        lock.check_dataset(item, booted.file("dataset", item.suite.name)[0].digest)
+        # What runs is what was measured, whatever the file at the job's path says.
+        data = booted.file("suite", item.suite.name)[0].read()
+        suite = job.parse(Suite, data, f"suite {item.suite.name}")
+        if suite != item.suite:
+            advice = "Write a new lock for this suite, and have it reviewed"
+            found = f"another suite in {item.path}"
+            raise VerificationError("lock", "suite", expected="the one that the lock pins", found=found, advice=advice)
+        lock.check_dataset(item, booted.file("dataset", suite.name)[0].digest)
+        measured.append(LoadedSuite(suite, item.path, item.dataset))
+    return measured
 
 
 def _samples(
-    request: Request,
     loaded: LoadedJob,
     crew: workers.Crew,
     writer: TranscriptWriter,

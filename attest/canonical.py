@@ -94,11 +94,14 @@ def explain(error: ValidationError) -> str:
     """The first problems of a pydantic error, one clause each: where, what was expected, what was found."""
     clauses = []
     for item in error.errors(include_url=False)[:3]:
-        where = ".".join(str(part) for part in item["loc"]) or "the whole"
-        found = repr(item["input"])
-        clauses.append(f"{where}: {item['msg']}, found {found[:80] + '...' if len(found) > 80 else found}")
+        where = _short(".".join(str(part) for part in item["loc"])) or "the whole"
+        clauses.append(f"{where}: {_short(item['msg'], 400)}, found {_short(repr(item['input']))}")
     rest = error.error_count() - len(clauses)
     return "; ".join(clauses) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _short(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else text[:length] + "..."
 
 
 def dumps(value: JSON) -> bytes:

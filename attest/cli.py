@@ -47,7 +47,7 @@ def verify_command(
 
         attest verify bundles/demo-1 --trust trusted_root.json
 
-        attest verify bundles/demo-1 --trust trusted_root.json --lock appliance.lock --nonce 00112233445566778899aabbccddeeff
+        attest verify bundles/demo-1 --trust trusted_root.json --lock demo.lock --policy auditor.toml
     """
     if nonce is not None and (len(nonce) % 2 or not set(nonce.lower()) <= set("0123456789abcdef")):
         raise typer.BadParameter("expected hexadecimal digits, two for each byte", param_hint="--nonce")
@@ -141,9 +141,9 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
     counts = manifest.counts
     out.print(f"samples    {counts.planned} planned, {counts.run} run, {counts.failed} failed")
     out.print(f"transcript {manifest.transcript.root}")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), min_width=100)
     for column in ("model", "suite", "score", "value", "95 % interval", "n", "failed", "unscored"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for suite in manifest.suites:
         for score in suite.scores:
             found = score.estimate

@@ -4,9 +4,9 @@ The digest of a lock is SHA-256 over the file's bytes as received; nobody re-ser
 is JSON with sorted keys, one space of indent and one artifact after another in order, so that a change reads well in
 a review.
 
-Refused: artifacts that are not sorted or not unique, absolute paths, `..` inside a path, unknown schemes, a model without shards or
-whose shards do not add up, and everything that strict JSON refuses. A lock says nothing about whether its content is
-good: that is for its reviewers and for the appraisal policy.
+Refused: artifacts that are not sorted or not unique, absolute paths, `..` inside a path, unknown schemes, a model
+without shards or whose shards do not add up, and everything that strict JSON refuses. A lock says nothing about
+whether its content is good: that is for its reviewers and for the appraisal policy.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Artifact(Model):
                 raise ValueError(f"the path of kind 'python' is 'python:', found {self.path!r}")
         else:
             parts = self.local_path.split("/")
-            while not self.scheme and parts[0] == "..":
+            while not self.scheme and parts and parts[0] == "..":
                 del parts[0]
             if not parts or any(part in {"", ".", ".."} for part in parts) or ":" in self.local_path:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""The execution manifest: the predicate of the signed statement. What ran, on what, behind which seal, what came out."""
+"""The execution manifest, the predicate of the signed statement: what ran, on what, how sealed, and what came out."""
 
 from __future__ import annotations
 
@@ -95,8 +95,6 @@ class TranscriptSection(Model):
     """Leaves of the tree."""
     head: Digest
     """Digest of the transcript's last line, the end of its hash chain."""
-    salt_key: Hex32
-    """Key of the leaves' salts."""
 
 
 class Counts(Model):

@@ -1,14 +1,14 @@
 """The appraisal policy of a relying party: what it requires of a bundle beyond its being sound. Data, in TOML.
 
-    format = "vitrine/appraisal-policy/v1"
-    identity = "https://lab.example/appliance/*"   # exact, or a prefix that ends with *
-    complete = true                                # every planned sample has a record
-    reviewed_lock = true                           # the lockfile was given, not made for the run
-    full_seal = true                               # no layer of any worker's seal was missing
-    walls = ["process", "container", "vm"]         # what the workers may run behind
-    locks = ["sha256:..."]                         # lockfiles that are accepted; any when absent
-    max_attempts = 1                               # attempts at the job, this one included
-    claims_hold = false                            # every claim of the job holds
+format = "vitrine/appraisal-policy/v1"
+identity = "https://lab.example/appliance/*"   # exact, or a prefix that ends with *
+complete = true                                # every planned sample has a record
+reviewed_lock = true                           # the lockfile was given, not made for the run
+full_seal = true                               # no layer of any worker's seal was missing
+walls = ["process", "container", "vm"]         # what the workers may run behind
+locks = ["sha256:..."]                         # lockfiles that are accepted; any when absent
+max_attempts = 1                               # attempts at the job, this one included
+claims_hold = false                            # every claim of the job holds
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Policy(Model):
     max_attempts: int | None = Field(default=None, ge=1)
     """Attempts at the job, this one included; any number when absent."""
     claims_hold: bool = False
-    """Every claim of the job holds."""
+    """The job has claims, and every one of them holds."""
 
     @classmethod
     def default(cls) -> Policy:
@@ -70,6 +70,8 @@ class Policy(Model):
             raise _unmet("lock", f"one of {list(self.locks)}", manifest.lock.digest)
         if self.max_attempts is not None and manifest.job.attempt > self.max_attempts:
             raise _unmet("attempts", f"at most {self.max_attempts}", manifest.job.attempt)
+        if self.claims_hold and not manifest.claims:
+            raise _unmet("claims", "claims that hold", "a job without claims")
         if self.claims_hold and (broken := [result.claim for result in manifest.claims if not result.holds]):
             names = [f"{claim.metric} of {claim.suite} on {claim.model}" for claim in broken]
             raise _unmet("claims", "every claim to hold", f"these do not: {names}")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from attest.canonical import Model
 from attest.digest import Digest
 from attest.job import Fraction, Name
 
 StopReason = Literal["eos", "length", "stop", "context"]
-Number = str
-"""A decimal string (log-probabilities)."""
+LogProbability = Annotated[str, StringConstraints(pattern=r"^(0\.0{6}|-[0-9]{1,12}\.[0-9]{6})$")]
+"""A log-probability in nats, a decimal string with six places; never above zero."""
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+"""A token id."""
 
 
 class Message(Model):
@@ -27,16 +29,22 @@ class Message(Model):
 class Generation(Model):
     """A completion. The token ids are what happened; `text` is their reading."""
 
-    tokens: tuple[int, ...]
+    tokens: tuple[Token, ...]
     """Completion token ids, without the end-of-generation token."""
     text: str
     """The tokens as text; bytes that are not UTF-8 are replaced."""
     stop: StopReason
     """Why it ended: the model said so, the token limit, a stop string, or a full context."""
-    logprobs: tuple[Number, ...]
+    logprobs: tuple[LogProbability, ...]
     """Log-probability of each chosen token under the model's own distribution (temperature 1), six places."""
     logits_digest: Digest
-    """SHA-256 over the float32 logits (little-endian, whole vocabulary) of every position that a token was chosen at."""
+    """SHA-256 over the float32 logits (little-endian, whole vocabulary) of every position with a chosen token."""
+
+    @model_validator(mode="after")
+    def _one_likelihood_a_token(self) -> Generation:
+        if len(self.tokens) != len(self.logprobs):
+            raise ValueError(f"{len(self.tokens)} tokens have {len(self.logprobs)} log-probabilities")
+        return self
 
 
 class Choice(Model):
@@ -44,9 +52,9 @@ class Choice(Model):
 
     text: str
     """The option, as it stands in the reply."""
-    tokens: tuple[int, ...]
+    tokens: tuple[Token, ...]
     """Its token ids."""
-    logprob: Number
+    logprob: LogProbability
     """Sum of the tokens' log-probabilities, six places."""
     logits_digest: Digest
     """SHA-256 over the float32 logits of every position that a token was scored at."""
@@ -76,7 +84,7 @@ class SampleRecord(Model):
     """The conversation that was put to the model."""
     target: str | None = None
     """The right answer, where there is one."""
-    prompt_tokens: tuple[int, ...] = ()
+    prompt_tokens: tuple[Token, ...] = ()
     """The prompt as the model saw it."""
     generation: Generation | None = None
     """What the model generated."""

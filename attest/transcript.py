@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attest import canonical, merkle
-from attest.canonical import JSON
-from attest.digest import digest_of
+from attest.canonical import JSON, Model
+from attest.digest import Hex32, digest_of
 from attest.errors import MalformedInput, VerificationError
 
 GENESIS = b"vitrine/transcript/v1"
@@ -30,6 +30,15 @@ MAX_LINE_BYTES = 16 << 20
 KINDS = ("open", "sample", "close")
 
 Kind = Literal["open", "sample", "close"]
+
+
+class Disclosure(Model):
+    """What opens all samples at once. It travels beside the signed manifest, not in it, and can be held back."""
+
+    format: Literal["vitrine/disclosure/v1"] = "vitrine/disclosure/v1"
+    """The format's name and version."""
+    salt_key: Hex32
+    """The key of the leaves' salts."""
 
 
 @dataclass(frozen=True)

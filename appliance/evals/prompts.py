@@ -59,7 +59,8 @@ def tasks(suite: Suite, rows: list[Row], limit: int | None) -> list[Task]:
             before = f", the same as row {seen[identifier]}" if identifier in seen else ""
             raise MalformedInput(
                 f"suite {suite.name}",
-                f"row {index}: expected a unique id of 1 to {MAX_ID_CHARS} characters, found {identifier[:80]!r}{before}",
+                f"row {index}: expected a unique id of 1 to {MAX_ID_CHARS} characters, "
+                f"found {identifier[:80]!r}{before}",
             )
         seen[identifier] = index
         messages = []
@@ -86,7 +87,8 @@ def _choices(suite: Suite, row: Row, index: int, render: object) -> tuple[str, .
         options = row.get(source)
         if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
             raise MalformedInput(
-                f"suite {suite.name}", f"row {index}: expected column {source!r} to hold a list of texts, found {options!r:.80}"
+                f"suite {suite.name}",
+                f"row {index}: expected column {source!r} to hold a list of texts, found {options!r:.80}",
             )
     else:
         assert callable(render)

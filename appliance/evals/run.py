@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from appliance.evals.prompts import Task
 from appliance.evals.scorers import Unscored, score_choices, score_text
 from appliance.evals.suite import Suite
+from attest import canonical
+from attest.errors import MalformedInput
 from attest.job import Job
 from attest.results import PlannedSuite
 from attest.sample import Choice, Generation, SampleError, SampleRecord
@@ -67,27 +69,26 @@ def _sample(job: Job, planned: Planned, task: Task, ask: Ask) -> SampleRecord:
             "stream": f"{suite.name}/{task.id}",
         }
     reply = ask(planned.route, request)
-    if "error" in reply:
-        return SampleRecord(**common, error=SampleError.model_validate(reply["error"]))
     try:
+        if "error" in reply:
+            return SampleRecord(**common, error=SampleError.model_validate(reply["error"]))
         return _scored(suite, task, common, reply)
-    except (ValidationError, KeyError) as error:
+    except (MalformedInput, ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
         code, message = "reply", f"the model worker's reply has not the form it should have: {error}"[:2000]
         return SampleRecord(**common, error=SampleError(code=code, message=message))
 
 
 def _scored(suite: Suite, task: Task, common: dict[str, Any], reply: dict[str, Any]) -> SampleRecord:
+    if not isinstance(reply["prompt_tokens"], list) or not reply["prompt_tokens"]:
+        raise ValueError("expected the tokens of the prompt, found none")
     common = common | {"prompt_tokens": tuple(reply["prompt_tokens"])}
     if task.choices is not None and task.target is not None:
-        choices = tuple(
-            Choice.model_validate(choice | {"tokens": tuple(choice["tokens"])}) for choice in reply["choices"]
-        )
+        choices = tuple(canonical.validate(Choice, choice, "choice") for choice in reply["choices"])
+        if tuple(choice.text for choice in choices) != task.choices:
+            raise ValueError("the options are not those that were asked for, in their order")
         scores = {spec.label: score_choices(choices, task.target) for spec in suite.scorers}
         return SampleRecord(**common, choices=choices, scores=scores)
-    raw = reply["generation"]
-    generation = Generation.model_validate(
-        raw | {"tokens": tuple(raw["tokens"]), "logprobs": tuple(raw["logprobs"])}
-    )
+    generation = canonical.validate(Generation, reply["generation"], "generation")
     outcome = {spec.label: score_text(spec, generation.text, task.target) for spec in suite.scorers}
     return SampleRecord(
         **common,

@@ -50,7 +50,7 @@ class ScorerSpec(Model):
     name: Name | None = None
     """How results and claims name it; the scorer's own name when absent."""
     words: tuple[str, ...] = ()
-    """For `words`: any of them scores 1. For `refusal`: prefixes that count as a refusal, instead of the built-in ones."""
+    """For `words`: any of them scores 1. For `refusal`: prefixes that count as a refusal in place of the built-in."""
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from attest.sample import Message
@@ -25,12 +25,15 @@ class ChatTemplate:
     """A compiled template. `bos` and `eos` are the texts of the model's special tokens."""
 
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, finalize=_plain)
+        # A prompt is a function of the conversation: nothing random may get into it.
+        del environment.filters["random"], environment.globals["lipsum"]
         environment.globals["raise_exception"] = _refuse
         self._special = {"bos_token": bos, "eos_token": eos}
         try:
             self._template = environment.from_string(source)
-        except (TemplateError, RecursionError) as error:
+        except Exception as error:
+            # Jinja compiles to Python, whose compiler has errors of its own.
             raise ChatTemplateError(f"the model's chat template does not compile: {error}") from None
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -49,6 +52,22 @@ class ChatTemplate:
         if len(text) > MAX_PROMPT_CHARS:
             raise ChatTemplateError(f"expected a prompt of at most {MAX_PROMPT_CHARS} characters, found {len(text)}")
         return text
+
+
+def _plain(value: object) -> object:
+    """What may be printed: data. The text of anything else would hold an address of this process."""
+    items = [value]
+    while items:
+        item = items.pop()
+        if isinstance(item, dict):
+            items += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple):
+            items += item
+        elif not (item is None or isinstance(item, str | int | float | Undefined)):
+            raise ChatTemplateError(
+                f"expected text, numbers and lists of them in the prompt, found {type(item).__name__}"
+            )
+    return value
 
 
 def _refuse(message: str) -> NoReturn:

@@ -89,7 +89,14 @@ class Model:
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def generate(
-        self, prompt: Sequence[int], settings: Sampling, stop: Sequence[str], *, seed: int, stream: str, deadline: Deadline
+        self,
+        prompt: Sequence[int],
+        settings: Sampling,
+        stop: Sequence[str],
+        *,
+        seed: int,
+        stream: str,
+        deadline: Deadline,
     ) -> Generation:
         """A completion of `prompt`. Raises `RequestError` when the prompt does not fit or time runs out."""
         logits = self._start(prompt, deadline)
@@ -205,7 +212,9 @@ class Model:
         if not source:
             return None
         bos, eos = (f(self._vocab) for f in (self._c.llama_vocab_bos, self._c.llama_vocab_eos))
-        texts = [self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else "" for token in (bos, eos)]
+        texts = [
+            self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else "" for token in (bos, eos)
+        ]
         return ChatTemplate(source.decode("utf-8", "replace"), bos=texts[0], eos=texts[1])
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from appliance.frames import Kind
 from appliance.runtime import binding
 from appliance.runtime.chat import ChatTemplateError
@@ -48,7 +46,8 @@ def answer(model: Model, payload: bytes) -> dict[str, Any]:
         return {"error": {"code": error.code, "message": str(error)[:2000]}}
     except ChatTemplateError as error:
         return {"error": {"code": "template", "message": str(error)[:2000]}}
-    except (MalformedInput, ValidationError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
+        # The eval worker is not trusted either: whatever a request breaks, it breaks that request alone.
         return {"error": {"code": "request", "message": f"{type(error).__name__}: {error}"[:2000]}}
 
 
