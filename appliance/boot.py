@@ -4,7 +4,8 @@ What is loaded is what was hashed: each file is read once, into sealed memory, a
 parsers) gets that memory and never a path. Only the Python environment is measured where it lies.
 
 Refused, all differences named together: an artifact that is missing, is not a regular file, or has another size or
-digest than the lock says. Model headers are parsed after that, so that an engine never sees a malformed file.
+digest than the lock says. Model headers are parsed after that, so that an engine never sees a malformed file. The
+shards of a model in GGUF are merged last: what a worker gets is one file, made of bytes that were all measured.
 
 The event log that a successful boot leaves is the one that `attest.lockfile.expected_log` predicts from the lock.
 """
@@ -19,10 +20,11 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from appliance import gguf
+from appliance.gguf_merge import merge
 from appliance.measure import Tree, measure_python
 from appliance.memfd import Progress, Request, SealedFile, digest_sealed, load_all, no_progress, threads
 from attest.digest import digest_of
-from attest.errors import VerificationError, VitrineError
+from attest.errors import Unsupported, VerificationError, VitrineError
 from attest.eventlog import ArtifactEvent, EventLog, Kind, Record, Registers
 from attest.lockfile import Artifact, Lockfile, lock_event, read
 
@@ -97,7 +99,7 @@ class Booted:
         return self.log.registers
 
     def file(self, kind: Kind, name: str) -> list[SealedFile]:
-        """The sealed files of an artifact, in loading order: one, or the shards of a model.
+        """The sealed files of an artifact: one, or the shards of a model that is not in GGUF, in loading order.
 
         Raises `VerificationError` (code `not-locked`) where the lock does not pin such an artifact.
         """
@@ -108,6 +110,16 @@ class Booted:
                 LAYER, "not-locked", expected=f"one of the pinned {kind} artifacts: {known}", found=name, advice=advice
             )
         return self._files[kind, name]
+
+    def model(self, name: str) -> SealedFile:
+        """The one file that an engine loads as model `name`: the pinned one, or the pinned shards merged.
+
+        Raises `VerificationError` as `file` does, and `Unsupported` for a model that is not in GGUF.
+        """
+        files = self.file("model", name)
+        if name not in self.headers:
+            raise Unsupported(f"model {name}", "expected a model in GGUF, the only layout that an engine here loads")
+        return files[0]
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -174,6 +186,13 @@ def boot(
             log = EventLog().append(lock_event(lock_bytes))
             for item in lock.artifacts:
                 log = log.append(_event(item, files.get((item.kind, item.name), []), python))
+
+            # 6. One file of each model in several shards, now that all of them are measured, compared and parsed.
+            for name, found in headers.items():
+                if len(found) > 1:
+                    merged = merge(f"model {name}", files["model", name], found, progress=progress)
+                    sealed.append(merged)
+                    files["model", name] = [merged]
         except BaseException:
             for file in sealed:
                 file.close()

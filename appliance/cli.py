@@ -15,10 +15,11 @@ from appliance import job as jobs
 from appliance import lock as locks
 from appliance import logs, resources
 from appliance import run as running
+from appliance.engine import build as engines
+from appliance.engine import recipe as recipes
 from appliance.notary import lab as labs
 from appliance.progress import Reporter
 from appliance.relay import WorkerFailure
-from appliance.runtime import build as engines
 from appliance.seal.plan import Kind, plan_for
 from attest import console, lockfile
 from attest.digest import digest_of
@@ -101,7 +102,7 @@ def lock_command(
         loaded,
         suites,
         engine=folder,
-        record=engines.load_record(folder),
+        record=recipes.load_record(folder),
         root=out.parent,
         version=version if version is not None else old + 1,
     )
@@ -223,7 +224,7 @@ def engine_build(
 
         appliance engine build --jobs 4
     """
-    record = _build(recipe or engines.recipe_path(), out or _cached_engine(), source, jobs_count)
+    record = _build(recipe or recipes.recipe_path(), out or _cached_engine(), source, jobs_count)
     for library in record.libraries:
         console.OUT.print(f"{record.profile}: {library.name} {library.digest}, {library.size_bytes} bytes")
 
@@ -236,10 +237,10 @@ def engine_show(engine: EngineOption = None) -> None:
 
         appliance engine show
     """
-    console.print_json(engines.load_record(_engine(engine)).model_dump(mode="json"))
+    console.print_json(recipes.load_record(_engine(engine)).model_dump(mode="json"))
 
 
-def _build(recipe: Path, out: Path, source: Path | None, jobs_count: int) -> engines.EngineRecord:
+def _build(recipe: Path, out: Path, source: Path | None, jobs_count: int) -> recipes.EngineRecord:
     with Reporter() as progress:
 
         def report(text: str, fraction: float | None) -> None:
@@ -259,7 +260,7 @@ def _engine_or_build(given: Path | None) -> Path:
         if given:
             raise
     console.ERR.print("no engine yet: building it, once (2 to 12 minutes, needs a C++ compiler)")
-    _build(engines.recipe_path(), _cached_engine(), None, os.cpu_count() or 1)
+    _build(recipes.recipe_path(), _cached_engine(), None, os.cpu_count() or 1)
     return _cached_engine()
 
 

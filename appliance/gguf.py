@@ -92,6 +92,8 @@ class GGUFHeader:
     """The tensors, in file order."""
     data_offset: int
     """Where tensor data starts, in bytes from the start of the file."""
+    spans: dict[str, tuple[int, int]]
+    """For each key, in file order, where it and its value start and end in the file."""
 
     @property
     def architecture(self) -> str | None:
@@ -160,9 +162,13 @@ def check_shards(headers: Sequence[GGUFHeader], what: str = "GGUF") -> None:
     names = [tensor.name for header in headers for tensor in header.tensors]
     if len(set(names)) != len(names):
         raise MalformedInput(what, "expected every tensor in one shard only, found one in two")
-    total = next((header.split.tensors for header in headers if header.split), None)
-    if total is not None and total != len(names):
-        raise MalformedInput(what, f"expected {total} tensors in all shards, found {len(names)}")
+    for header in headers:
+        total = header.split.tensors if header.split else None
+        if total is not None and total != len(names):
+            raise MalformedInput(what, f"expected {total} tensors in all shards, found {len(names)}")
+        if header.alignment != headers[0].alignment:
+            found = f"{headers[0].alignment} and {header.alignment}"
+            raise MalformedInput(what, f"expected one alignment in all shards, found {found}")
     if not headers or headers[0].architecture is None or not names:
         raise MalformedInput(what, "expected an architecture and at least one tensor, found a file without")
 
@@ -259,7 +265,9 @@ def _read(reader: _Reader) -> GGUFHeader:
     metadata: dict[str, Scalar] = {}
     arrays: dict[str, Array] = {}
     kinds: dict[str, int] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for _ in range(n_keys):
+        begin = reader.position
         key_bytes = reader.raw("a key", MAX_KEY_BYTES)
         if not _KEY.fullmatch(key_bytes):
             reader.fail(f"expected a key of printable ASCII, found {key_bytes[:64]!r}")
@@ -276,6 +284,7 @@ def _read(reader: _Reader) -> GGUFHeader:
             metadata[key] = bool(value) if kind == BOOL else value
         else:
             reader.fail(f"expected a type from 0 to 12 for {key}, found {kind}")
+        spans[key] = begin, reader.position
     _check_metadata(metadata, arrays, kinds, reader.fail)
 
     # 4. Tensors: one after another, each aligned, without gaps.
@@ -299,7 +308,7 @@ def _read(reader: _Reader) -> GGUFHeader:
         reader.fail(f"expected tensor data up to offset {needed}, found the end of the file at {reader.size}")
     if reader.size > _align(needed, alignment):
         reader.fail(f"expected the file to end at offset {_align(needed, alignment)}, found {reader.size} bytes")
-    return GGUFHeader(version, alignment, metadata, arrays, tensors, start)
+    return GGUFHeader(version, alignment, metadata, arrays, tensors, start, spans)
 
 
 def _skip_array(reader: _Reader, key: str) -> Array:

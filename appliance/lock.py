@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from appliance import measure, resources
+from appliance.engine.recipe import EngineRecord
 from appliance.job import LoadedJob, LoadedSuite, locate
-from appliance.runtime.build import EngineRecord
 from attest import lockfile
 from attest.errors import MalformedInput, VerificationError
 from attest.lockfile import Artifact, Numerics

@@ -17,7 +17,7 @@ import hashlib
 import mmap
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +156,24 @@ def load_sealed(
     return SealedFile(name, target, size, digest)
 
 
+def seal_chunks(name: str, chunks: Iterable[bytes | memoryview]) -> SealedFile:
+    """What `chunks` yields, one after another, in sealed memory. Raises what it raises, and `EnvironmentProblem`."""
+    target, size, state = _create(name), 0, hashlib.sha256()
+    try:
+        for chunk in chunks:
+            state.update(chunk)
+            _write(target, chunk)
+            size += len(chunk)
+        fcntl.fcntl(target, fcntl.F_ADD_SEALS, SEALS)
+    except OSError as error:
+        os.close(target)
+        raise EnvironmentProblem(f"cannot hold {name} in memory, {size} bytes fit: {error.strerror}") from error
+    except BaseException:
+        os.close(target)
+        raise
+    return SealedFile(name, target, size, "sha256:" + state.hexdigest())
+
+
 def load_all(requests: Sequence[Request], *, progress: Progress = no_progress) -> list[SealedFile | VitrineError]:
     """Every requested file in sealed memory, loaded in parallel; in place of one that was refused, its error.
 
@@ -216,14 +234,19 @@ def _copy(source: int, target: int, size: int, path: Path, report: Callable[[int
             if done > size:
                 break
             state.update(view[:count])
-            written = 0
-            while written < count:
-                written += os.write(target, view[written:count])
+            _write(target, view[:count])
             report(done)
     if done != size:
         found = "more" if done > size else f"{done} bytes"
         raise _refused("changed", f"{size} bytes", found, path, "it changed while it was read")
     return "sha256:" + state.hexdigest()
+
+
+def _write(target: int, chunk: bytes | memoryview) -> None:
+    with memoryview(chunk) as view:
+        written = 0
+        while written < len(view):
+            written += os.write(target, view[written:])
 
 
 def _refused(code: str, expected: str, found: str, path: Path, advice: str) -> VerificationError:

@@ -23,12 +23,12 @@ import structlog
 
 from appliance import boot, job, lock, produce, workers
 from appliance.boot import Booted
+from appliance.engine.recipe import EngineRecord, load_record, require_cpu
 from appliance.evals.suite import Suite
 from appliance.job import LoadedJob, LoadedSuite
 from appliance.memfd import Progress
 from appliance.notary.lab import Lab
 from appliance.relay import MAX_RESULTS_BYTES, Station, WorkerFailure, finish, relay
-from appliance.runtime.build import EngineRecord, load_record, require_cpu
 from appliance.transcript import TranscriptWriter
 from attest import canonical
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError

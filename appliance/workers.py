@@ -1,6 +1,7 @@
 """Starts the workers, has each of them seal itself, and collects what they report of it.
 
-A worker whose seal has a layer that failed, or a probe that was not denied, ends the run before it sees a file.
+A worker whose plan names another system call policy than the lock pins is not started. One that reports another plan,
+a layer that failed, or a probe that was not denied, ends the run before it is told to read a file.
 """
 
 from __future__ import annotations
@@ -11,21 +12,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from pydantic import TypeAdapter
+from pydantic import RootModel
 
 from appliance import lock
 from appliance.boot import Booted
 from appliance.frames import Kind
 from appliance.job import LoadedSuite
-from appliance.relay import Station
 from appliance.memfd import Progress
+from appliance.relay import Station
 from appliance.seal.launch import spawn
-from appliance.seal.plan import SealPlan, plan_for
+from appliance.seal.plan import plan_for
 from attest import canonical, seal
 from attest.canonical import Model
+from attest.digest import Digest
+from attest.errors import VerificationError
 from attest.job import Job
 from attest.results import PlannedSuite
 from attest.seal import WorkerSeal
+from attest.sealplan import SealPlan
 
 LOG = structlog.get_logger()
 SEAL_TIMEOUT_S = 60.0
@@ -33,17 +37,20 @@ READY_TIMEOUT_S = 600.0
 EVAL_MEMORY_BYTES = 4 << 30
 MODULES = {"eval": "appliance.evals.worker", "model": "appliance.runtime.worker"}
 """What each kind of worker runs."""
-PLAN = TypeAdapter(tuple[PlannedSuite, ...])
+
+
+class Ready(RootModel[tuple[PlannedSuite, ...]]):
+    """What the eval worker's `READY` frame says: the run's plan."""
 
 
 class Hello(Model):
     """What a `HELLO` frame says."""
 
-    policy: str
+    policy: Digest
     """The seal plan's policy digest."""
-    layers: tuple[seal.Layer, ...]
+    layers: seal.Layers
     """What became of each layer."""
-    probes: tuple[seal.Probe, ...]
+    probes: seal.Probes
     """What each probe met."""
 
 
@@ -66,40 +73,56 @@ class Crew:
 
 
 @contextmanager
-def start(
-    job: Job, suites: Sequence[LoadedSuite], booted: Booted, *, progress: Progress
-) -> Iterator[Crew]:
-    """The workers of `job`, sealed and ready; they are killed when the context ends. Raises `WorkerFailure`."""
+def start(job: Job, suites: Sequence[LoadedSuite], booted: Booted, *, progress: Progress) -> Iterator[Crew]:
+    """The workers of `job`, sealed and ready; they are killed when the context ends.
+
+    Raises `WorkerFailure`; `VerificationError` for a plan or a seal that is not as published or not as the lock says;
+    `MalformedInput` for what a worker says of itself.
+    """
     with ExitStack() as stack:
         progress("seal", 0, 1 + len(job.models))
-        evals, eval_seal = _start(stack, "eval", *_eval_config(job, suites, booted))
+        evals, eval_seal = _start(stack, booted, "eval", *_eval_config(job, suites, booted))
         seals, models = [eval_seal], []
         for model in job.models:
             progress("seal", len(seals), 1 + len(job.models))
-            station, report = _start(stack, f"model.{model.id}", *_model_config(job, model.id, booted))
+            station, report = _start(stack, booted, f"model.{model.id}", *_model_config(job, model.id, booted))
             seals.append(report)
             models.append(station)
         progress("seal", len(seals), len(seals))
-        seal.check(seal.SealReport(workers=tuple(seals)))
         for station in models:
             station.expect(Kind.READY, READY_TIMEOUT_S)
         data = evals.expect(Kind.READY, READY_TIMEOUT_S)
-        plan = PLAN.validate_json(canonical.dumps(canonical.loads(data, "plan")))
+        plan = canonical.parse(Ready, data, "plan of worker eval").root
         yield Crew(evals, models, tuple(seals), plan)
 
 
 def _start(
-    stack: ExitStack, name: str, plan: SealPlan, fds: Mapping[str, int], config: dict[str, Any]
+    stack: ExitStack, booted: Booted, name: str, plan: SealPlan, fds: Mapping[str, int], config: dict[str, Any]
 ) -> tuple[Station, WorkerSeal]:
+    _check_policy(plan, booted)
     worker = spawn(MODULES[plan.kind], fds=fds, plan=plan, log=lambda line: _log(name, line))
     stack.callback(worker.kill)
     station = Station(name, worker)
     hello = canonical.parse(Hello, station.expect(Kind.HELLO, SEAL_TIMEOUT_S), f"hello of worker {name}")
     LOG.info("sealed", worker=name, layers=len(hello.layers), probes=len(hello.probes))
+    report = WorkerSeal(worker=name, plan=plan, policy=hello.policy, layers=hello.layers, probes=hello.probes)
+    seal.check_worker(report)
     station.send(Kind.CONFIG, canonical.dumps(config))
-    value = plan.model_dump(mode="json", exclude_none=True)
-    report = WorkerSeal(worker=name, plan=value, policy=hello.policy, layers=hello.layers, probes=hello.probes)
     return station, report
+
+
+def _check_policy(plan: SealPlan, booted: Booted) -> None:
+    """The policy file was read anew for the plan; the worker compiles only bytes with the plan's digest."""
+    name = f"seccomp-{plan.kind}"
+    measured = booted.file("policy", name)[0].digest
+    if plan.seccomp.policy_digest != measured:
+        raise VerificationError(
+            "seal",
+            "seccomp-policy",
+            expected=f"policy {name} with {measured}, as measured at boot",
+            found=plan.seccomp.policy_digest,
+            advice="The file changed after the boot: restore it, and find out who changed it",
+        )
 
 
 def _log(name: str, line: bytes) -> None:
@@ -128,14 +151,12 @@ def _eval_config(
 
 
 def _model_config(job: Job, model: str, booted: Booted) -> tuple[SealPlan, dict[str, int], dict[str, Any]]:
-    shards = booted.file("model", model)
+    file = booted.model(model)
     config = {
         "id": model,
-        "shards": len(shards),
         "context_tokens": job.limits.context_tokens,
         "threads": job.numerics.threads,
     }
-    fds = {f"shard-{number}": shard.fd for number, shard in enumerate(shards)}
-    fds["library"] = booted.file("engine", lock.LIBRARY)[0].fd
-    memory_bytes = job.limits.memory_bytes + sum(shard.size_bytes for shard in shards)
+    fds = {"model": file.fd, "library": booted.file("engine", lock.LIBRARY)[0].fd}
+    memory_bytes = job.limits.memory_bytes + file.size_bytes
     return plan_for("model", memory_bytes=memory_bytes, threads=job.numerics.threads), fds, config

@@ -45,11 +45,11 @@ class Deadline:
 
 
 class Model:
-    """A loaded model. `library` is the binding's module, `fds` the sealed memory of its shards in order."""
+    """A loaded model. `library` is the binding's module, `fd` the sealed memory of its file."""
 
-    def __init__(self, library: Any, fds: Sequence[int], *, context_tokens: int, threads: int) -> None:
+    def __init__(self, library: Any, fd: int, *, context_tokens: int, threads: int) -> None:
         self._c = library
-        self._model = _load(library, fds)
+        self._model = _load(library, fd)
         self._vocab = library.llama_model_get_vocab(self._model)
         self.vocabulary = int(library.llama_vocab_n_tokens(self._vocab))
         trained = int(library.llama_model_n_ctx_train(self._model))
@@ -218,18 +218,14 @@ class Model:
         return ChatTemplate(source.decode("utf-8", "replace"), bos=texts[0], eos=texts[1])
 
 
-def _load(library: Any, fds: Sequence[int]) -> Any:
+def _load(library: Any, fd: int) -> Any:
     params = library.llama_model_default_params()
     params.n_gpu_layers = 0
-    if len(fds) == 1:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.fdopen.restype = ctypes.c_void_p
-        os.lseek(fds[0], 0, os.SEEK_SET)
-        stream = libc.fdopen(fds[0], b"rb")
-        model = library.llama_model_load_from_file_ptr(stream, params)
-    else:
-        paths = (ctypes.c_char_p * len(fds))(*(f"/proc/self/fd/{fd}".encode() for fd in fds))
-        model = library.llama_model_load_from_splits(paths, len(fds), params)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fdopen.restype = ctypes.c_void_p
+    os.lseek(fd, 0, os.SEEK_SET)
+    stream = libc.fdopen(fd, b"rb")
+    model = library.llama_model_load_from_file_ptr(stream, params)
     if not model:
         raise RequestError("load", "llama.cpp refused the model; its log, above, says why")
     return model

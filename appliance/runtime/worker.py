@@ -25,9 +25,8 @@ def prepare(fds: Mapping[str, int]) -> Any:
 
 def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], library: Any) -> None:
     """Load the model, then answer requests until told to stop."""
-    shards = [fds[f"shard-{number}"] for number in range(config["shards"])]
     try:
-        model = Model(library, shards, context_tokens=config["context_tokens"], threads=config["threads"])
+        model = Model(library, fds["model"], context_tokens=config["context_tokens"], threads=config["threads"])
     except RequestError as error:
         raise EnvironmentProblem(f"model {config['id']}: {error}") from None
     except ChatTemplateError as error:

@@ -25,7 +25,8 @@ FILES = ("libllama.so", "record.json")
 BUILD = """
 import os, sys
 from pathlib import Path
-from appliance.runtime.build import build, recipe_path
+from appliance.engine.build import build
+from appliance.engine.recipe import recipe_path
 profile, out, source, jobs, umask = sys.argv[1:]
 os.umask(int(umask, 8))
 said = set()

@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from appliance.engine.recipe import EngineRecord
 from appliance.evals.suite import Suite
-from appliance.runtime.build import EngineRecord
 from attest.eventlog import Record
 from attest.job import Job
 from attest.lockfile import Lockfile
@@ -16,6 +16,7 @@ from attest.policy import Policy
 from attest.results import Results
 from attest.sample import SampleRecord
 from attest.seal import SealReport
+from attest.sealplan import SealPlan
 from attest.statement import Statement
 
 FOLDER = Path(__file__).resolve().parents[2] / "policy" / "schemas"
@@ -28,6 +29,7 @@ MODELS = {
     "lock": Lockfile,
     "results": Results,
     "sample": SampleRecord,
+    "seal-plan": SealPlan,
     "seal-report": SealReport,
     "statement": Statement,
     "suite": Suite,

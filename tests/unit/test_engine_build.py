@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from appliance.runtime import build as engine
-from appliance.runtime.build import EngineRecipe, EngineRecord, Library, Toolchain
+from appliance.engine import build as engine
+from appliance.engine import recipe as recipes
+from appliance.engine.recipe import EngineRecipe, EngineRecord, Library, Toolchain
 from attest.canonical import dump_model, validate
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
@@ -51,7 +52,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
 @pytest.fixture
 def recipe() -> EngineRecipe:
     """The reference recipe of this release."""
-    return engine.load_recipe(engine.recipe_path())
+    return engine.load_recipe(recipes.recipe_path())
 
 
 def variant(recipe: EngineRecipe, change: Callable[[dict[str, Any]], object]) -> EngineRecipe:
@@ -63,7 +64,7 @@ def variant(recipe: EngineRecipe, change: Callable[[dict[str, Any]], object]) ->
 
 class TestRecipe:
     def test_profiles_differ_in_their_kernels_and_nothing_else(self, recipe: EngineRecipe) -> None:
-        stock = engine.load_recipe(engine.recipe_path("stock"))
+        stock = engine.load_recipe(recipes.recipe_path("stock"))
         differ = {k for k in recipe.definitions if recipe.definitions[k] != stock.definitions[k]}
         assert differ == {"GGML_LLAMAFILE", "GGML_CPU_REPACK"}
         assert recipe.definitions.keys() == stock.definitions.keys()
@@ -74,11 +75,11 @@ class TestRecipe:
 
     def test_pinned_patches_are_the_ones_beside_the_recipe(self, recipe: EngineRecipe) -> None:
         for patch in recipe.patches:
-            assert engine.read_patch(engine.recipe_path().parent, patch)
+            assert engine.read_patch(recipes.recipe_path().parent, patch)
 
     def test_comments_do_not_change_the_digest(self, recipe: EngineRecipe, tmp_path: Path) -> None:
         copy = tmp_path / "recipe.toml"
-        copy.write_text("# another comment\n" + engine.recipe_path().read_text("utf-8"), "utf-8")
+        copy.write_text("# another comment\n" + recipes.recipe_path().read_text("utf-8"), "utf-8")
         assert engine.load_recipe(copy).digest() == recipe.digest()
 
     @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ class TestSource:
         wrong.write_bytes(archive())
         out = tmp_path / "engine" / "reference"
         with pytest.raises(VerificationError, match="source-size"):
-            engine.build(engine.recipe_path(), out, source=wrong, jobs=1, progress=quiet)
+            engine.build(recipes.recipe_path(), out, source=wrong, jobs=1, progress=quiet)
         assert not out.exists()
         assert [path.name for path in out.parent.iterdir()] == [".reference.lock"]
 
@@ -251,7 +252,7 @@ class TestPatch:
         pinned = recipe.patches[0]
         changed = tmp_path / pinned.file
         changed.parent.mkdir()
-        changed.write_bytes((engine.recipe_path().parent / pinned.file).read_bytes() + b"\n")
+        changed.write_bytes((recipes.recipe_path().parent / pinned.file).read_bytes() + b"\n")
         with pytest.raises(VerificationError, match="patch-digest"):
             engine.read_patch(tmp_path, pinned)
         with pytest.raises(MalformedInput, match="cannot read its patch"):
@@ -333,7 +334,7 @@ class TestRecord:
         monkeypatch.setenv("PATH", "/nonexistent")
         said: list[str] = []
         record = engine.build(
-            engine.recipe_path(), built, source=None, jobs=1, progress=lambda text, fraction: said.append(text)
+            recipes.recipe_path(), built, source=None, jobs=1, progress=lambda text, fraction: said.append(text)
         )
         assert record == engine.load_record(built)
         assert said == ["the reference engine is up to date"]
@@ -347,7 +348,7 @@ class TestRecord:
             raise Started
 
         monkeypatch.setattr(engine, "find_tools", started)
-        recipe = engine.recipe_path("stock") if change == "recipe" else engine.recipe_path()
+        recipe = recipes.recipe_path("stock") if change == "recipe" else recipes.recipe_path()
         if change == "library":
             (built / engine.LIBRARY).write_bytes(b"changed")
         if change == "revision":
@@ -385,11 +386,11 @@ class TestEnvironment:
     def test_cpu_without_an_instruction_set(self, built: Path) -> None:
         record = engine.load_record(built)
         flags = "processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2 fma f16c bmi2\n"
-        engine.require_cpu(record, flags)
+        recipes.require_cpu(record, flags)
         with pytest.raises(EnvironmentProblem, match="a CPU with avx2, bmi2,"):
-            engine.require_cpu(record, flags.replace(" avx2", "").replace("bmi2", "bmi1"))
+            recipes.require_cpu(record, flags.replace(" avx2", "").replace("bmi2", "bmi1"))
         with pytest.raises(EnvironmentProblem):
-            engine.require_cpu(record, "")
+            recipes.require_cpu(record, "")
 
     def test_scrubbed_shell(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS", "CC", "CPATH", "LD_PRELOAD", "CMAKE_TOOLCHAIN_FILE", "MAKEFLAGS"):

@@ -1,0 +1,1 @@
+"""The pinned llama.cpp engine: its recipe, its source, its reproducible build."""
