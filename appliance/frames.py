@@ -114,7 +114,7 @@ def write_all(fd: int, data: bytes, timeout_s: float | None = None) -> None:
         selector.register(fd, selectors.EVENT_WRITE)
         while view:
             left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and (left <= 0 or not selector.select(left)):
+            if (left is not None and left <= 0) or not selector.select(left):
                 raise ChannelError(f"expected the other side to read within {timeout_s:g} s, it did not")
             try:
                 view = view[os.write(fd, view) :]

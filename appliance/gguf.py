@@ -125,10 +125,13 @@ class GGUFHeader:
 
     @property
     def split(self) -> Split | None:
-        """This file's place among the shards of one model; None for a model of one file."""
+        """This file's place among the shards of one model; None for a model of one file.
+
+        `llama-gguf-split --merge` leaves `split.count` in what it writes, as 0: that is a model of one file too.
+        """
         number, count = self.metadata.get("split.no"), self.metadata.get("split.count")
         total = self.metadata.get("split.tensors.count")
-        if not isinstance(number, int) or not isinstance(count, int):
+        if not isinstance(number, int) or not isinstance(count, int) or count == 0:
             return None
         return Split(number, count, total if isinstance(total, int) else None)
 
@@ -370,7 +373,8 @@ def _check_metadata(
     if not isinstance(alignment, int) or alignment.bit_count() != 1 or alignment > MAX_ALIGNMENT:
         fail(f"expected a power of two up to {MAX_ALIGNMENT} as alignment, found {alignment}")
     split = [key in kinds for key in ("split.no", "split.count")]
-    if any(split) and (not all(split) or int(metadata["split.no"]) >= int(metadata["split.count"])):
+    number, shards = int(metadata.get("split.no", 0)), int(metadata.get("split.count", 0))
+    if any(split) and (not all(split) or number >= max(shards, 1)):
         fail("expected split.no below split.count, found another pair")
 
     # 2. Arrays of the tokenizer: each of the type that is read, and one element for each token.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -22,27 +23,33 @@ def run(app: typer.Typer, name: str) -> None:
     0 accepted, 10 rejected, 20 unsupported, 30 malformed, 1 our fault, 2 wrong usage, 130 interrupted.
     """
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except VitrineError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        sys.exit(Exit.ACCEPTED)
+        # Nobody read the verdict, so there is none. Nothing is left to be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.FAULT)
     except OSError as error:
         fail(f"{error.filename or name}: {error.strerror or error}", Exit.FAULT)
 
 
 def fail(message: str, status: int) -> None:
     """Print `message` and end the process with `status`."""
+    text = printable(message).replace("\n", "\n  ")  # a line of an error never looks like a verdict
     verdict = {Exit.REJECTED: "REJECTED", Exit.UNSUPPORTED: "UNSUPPORTED", Exit.MALFORMED: "MALFORMED"}
-    ERR.print(f"{verdict.get(Exit(status), 'ERROR') if status in set(Exit) else 'ERROR'}: {printable(message)}")
+    ERR.print(f"{verdict.get(Exit(status), 'ERROR') if status in set(Exit) else 'ERROR'}: {text}")
     sys.exit(status)
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, indented, keys sorted."""
-    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def printable(text: str) -> str:

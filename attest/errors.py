@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+MAX_QUOTED_CHARS = 600
+"""Of what was expected and found, in a message; the error itself holds all of it."""
+
 
 class Exit(IntEnum):
     """Exit codes of every command line."""
@@ -62,13 +65,18 @@ class VerificationError(VitrineError):
     exit_code = Exit.REJECTED
 
     def __init__(self, layer: str, code: str, *, expected: object, found: object, advice: str = "") -> None:
-        text = f"{layer}/{code}: expected {expected}, found {found}"
+        text = f"{layer}/{code}: expected {_short(expected)}, found {_short(found)}"
         super().__init__(f"{text}. {advice}" if advice else text)
         self.layer = layer
         self.code = code
         self.expected = str(expected)
         self.found = str(found)
         self.advice = advice
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_QUOTED_CHARS else text[:MAX_QUOTED_CHARS] + "..."
 
 
 class EnvironmentProblem(VitrineError):  # noqa: N818

@@ -67,4 +67,6 @@ def _text(value: Decimal) -> str:
 def compare(value: str, comparator: str, threshold: str) -> bool:
     """Whether `value comparator threshold` holds, in exact decimal arithmetic."""
     left, right = Decimal(value), Decimal(threshold)
-    return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right, "==": left == right}[comparator]
+    return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right, "==": left == right}[
+        comparator
+    ]

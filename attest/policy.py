@@ -14,23 +14,24 @@ claims_hold = false                            # every claim of the job holds
 from __future__ import annotations
 
 import tomllib
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from attest import canonical
 from attest.canonical import Model
 from attest.digest import Digest
-from attest.errors import MalformedInput, VerificationError
+from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.manifest import ExecutionManifest, Wall
 
+FORMAT: Final = "vitrine/appraisal-policy/v1"
 MAX_BYTES = 1 << 20
 
 
 class Policy(Model):
     """What a relying party requires. The default requires a complete run and nothing else."""
 
-    format: Literal["vitrine/appraisal-policy/v1"] = "vitrine/appraisal-policy/v1"
+    format: Literal["vitrine/appraisal-policy/v1"] = FORMAT
     """The format's name and version."""
     identity: str | None = Field(default=None, min_length=1, max_length=400)
     """The certificate's identity: exact, or a prefix that ends with `*`. Any of the trusted lab when absent."""
@@ -78,14 +79,16 @@ class Policy(Model):
 
 
 def read(data: bytes) -> Policy:
-    """The policy in the TOML text `data`. Raises `MalformedInput`."""
+    """The policy in the TOML text `data`. Raises `MalformedInput`, or `Unsupported` for another version."""
     if len(data) > MAX_BYTES:
         raise MalformedInput("policy", f"expected at most {MAX_BYTES} bytes, found {len(data)}")
     try:
         value = tomllib.loads(data.decode("utf-8"))
-        return canonical.validate(Policy, value, "policy")
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedInput("policy", f"expected TOML in UTF-8: {error}") from None
+    if isinstance(value.get("format"), str) and value["format"] != FORMAT:
+        raise Unsupported("policy", f"expected format {FORMAT}, found {value['format'][:80]!r}")
+    return canonical.validate(Policy, value, "policy")
 
 
 def _unmet(code: str, expected: object, found: object) -> VerificationError:

@@ -13,7 +13,8 @@ The plan, whose numbers the code carries:
     manifest's registers, and they are those that a boot with this lock must leave; the engine is the lock's.
  8. The certificate's identity names that measurement.
  9. The intent was in the lab's log before the run: same job, same lock, same attempt.
-10. Every worker sealed itself with the plan that the manifest names, and every probe of the seal was denied.
+10. Every worker of the job reports a seal by the plan that the manifest names: a whole plan of the worker's kind with
+    the lock's system call policy, its mandatory layers in force, and every published probe denied.
 11. The results follow from the transcript's records and the job, to the last digit; so do plan, counts and claims.
 12. The policy: what this relying party requires beyond that.
 """
@@ -34,7 +35,7 @@ from attest.policy import Policy
 from attest.results import PlannedSuite, Results, tabulate
 from attest.sample import SampleRecord
 from attest.statement import Statement
-from attest.transcript import Transcript
+from attest.transcript import Disclosure, Transcript
 
 if TYPE_CHECKING:
     from attest.trust import VerifiedSignature
@@ -47,9 +48,10 @@ LOCK = "evidence/appliance.lock"
 BOOT = "evidence/boot.jsonl"
 SEAL = "evidence/seal.json"
 INTENT = "evidence/intent.json"
+DISCLOSURE = "evidence/disclosure.json"
 ENGINE = "evidence/engine-record.json"
 TRUST = "trust/trusted_root.json"
-FILES = (ENGINE, INTENT, JOB, LOCK, BOOT, SEAL, RESULTS, TRANSCRIPT, TRUST)
+FILES = (DISCLOSURE, ENGINE, INTENT, JOB, LOCK, BOOT, SEAL, RESULTS, TRANSCRIPT, TRUST)
 """Every file of a bundle but the signature. A bundle has all of them, and no other."""
 
 MAX_FILE_BYTES = 4 << 30
@@ -126,7 +128,7 @@ def verify(
     # 9. The intent.
     _check_intent(files[INTENT], trusted_root, manifest, signature)
     # 10. The seals.
-    _check_seals(files[SEAL], the_job, manifest)
+    _check_seals(files, the_job, manifest)
     # 11. The results once more, from the records.
     results = _recompute(files[RESULTS], the_job, manifest, script)
     # 12. The policy.
@@ -186,7 +188,8 @@ def _check_files(files: Mapping[str, bytes], manifest: ExecutionManifest) -> Non
 
 def _check_subjects(files: Mapping[str, bytes], signed: Statement, script: Transcript) -> None:
     manifest, section = signed.predicate, signed.predicate.transcript
-    root = transcript.root((line.raw_record for line in script.samples), bytes.fromhex(section.salt_key))
+    disclosure = canonical.parse(Disclosure, files[DISCLOSURE], DISCLOSURE)
+    root = transcript.root((line.raw_record for line in script.samples), bytes.fromhex(disclosure.salt_key))
     results = digest_of(files[RESULTS])
     subjects = ["sha256:" + subject.digest.sha256 for subject in signed.subject]
     _equal("statement", "results-subject", results, subjects[0])
@@ -197,9 +200,7 @@ def _check_subjects(files: Mapping[str, bytes], signed: Statement, script: Trans
     _equal("manifest", "transcript-samples", len(script.samples), section.samples)
     closing = script.closing
     _equal("transcript", "closing", {"ended_by": manifest.ended_by}, closing)
-    _equal(
-        "transcript", "opening", {"job": manifest.job.digest, "plan": _plain(manifest.plan)}, script.opening
-    )
+    _equal("transcript", "opening", {"job": manifest.job.digest, "plan": _plain(manifest.plan)}, script.opening)
 
 
 def _read_job(data: bytes, manifest: ExecutionManifest, nonce: str | None) -> Job:
@@ -261,12 +262,15 @@ def _check_intent(data: bytes, trusted_root: bytes, manifest: ExecutionManifest,
         raise VerificationError("intent", "times", expected="started <= ended <= signed", found=times)
 
 
-def _check_seals(data: bytes, the_job: Job, manifest: ExecutionManifest) -> None:
-    report = seal.read(data)
+def _check_seals(files: Mapping[str, bytes], the_job: Job, manifest: ExecutionManifest) -> None:
+    report, pinned = seal.read(files[SEAL]), lockfile.read(files[LOCK])
     workers = ["eval", *(f"model.{model.id}" for model in the_job.models)]
     _equal("seal", "workers", workers, [worker.worker for worker in report.workers])
     _equal("seal", "sections", tuple(worker.section() for worker in report.workers), manifest.seal)
     seal.check(report)
+    for worker in report.workers:
+        policy = pinned.artifact("policy", f"seccomp-{worker.plan.kind}")
+        _equal("seal", "seccomp-policy", policy.digest if policy else None, worker.plan.seccomp.policy_digest)
 
 
 def _recompute(data: bytes, the_job: Job, manifest: ExecutionManifest, script: Transcript) -> Results:

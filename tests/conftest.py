@@ -36,6 +36,11 @@ claims:
 """
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Bytes and long texts are named after their argument: some are random, and every worker has to agree on names."""
+    return argname if isinstance(val, bytes) or (isinstance(val, str) and len(val) > 60) else None
+
+
 def quiet(phase: str, done: int, total: int) -> None:
     """A progress callback that says nothing."""
 

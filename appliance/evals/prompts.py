@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from appliance.evals.dataset import Row
 from appliance.evals.suite import Suite
+from appliance.templates import checked, sandbox
 from attest.errors import MalformedInput
 from attest.sample import Message
 
@@ -28,7 +28,7 @@ class Task:
 
 def tasks(suite: Suite, rows: list[Row], limit: int | None) -> list[Task]:
     """The tasks of the first `limit` rows. Raises `MalformedInput` that names the row and the template."""
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment = sandbox(undefined=StrictUndefined, keep_trailing_newline=True)
     templates: dict[str, Template | None] = {}
 
     def render(part: str, source: str | None, row: Row, number: int) -> str | None:
@@ -39,7 +39,7 @@ def tasks(suite: Suite, rows: list[Row], limit: int | None) -> list[Task]:
                 templates[part] = environment.from_string(source)
             template = templates[part]
             assert template is not None
-            return template.render(row)
+            return checked(template.render(row))
         except TemplateError as error:
             known = ", ".join(sorted(str(name) for name in row)[:20])
             raise MalformedInput(

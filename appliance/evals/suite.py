@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from attest.canonical import Model
 from attest.digest import Digest
 from attest.job import Name, Sampling
+
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+"""A text that is not empty: an empty one is in every reply."""
 
 
 class Dataset(Model):
@@ -49,7 +52,7 @@ class ScorerSpec(Model):
     """Which function scores."""
     name: Name | None = None
     """How results and claims name it; the scorer's own name when absent."""
-    words: tuple[str, ...] = ()
+    words: tuple[Text, ...] = ()
     """For `words`: any of them scores 1. For `refusal`: prefixes that count as a refusal in place of the built-in."""
 
     @property
@@ -77,7 +80,7 @@ class Suite(Model):
     """`generate` a completion, or `choose` among options by log-likelihood."""
     sampling: Sampling | None = None
     """Sampling of this suite instead of the job's."""
-    stop: tuple[str, ...] = Field(default=(), max_length=16)
+    stop: tuple[Text, ...] = Field(default=(), max_length=16)
     """Strings that end a completion; they are cut off."""
     scorers: tuple[ScorerSpec, ...] = Field(min_length=1, max_length=16)
     """Scorers, in the order of the results."""

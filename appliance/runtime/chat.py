@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jinja2 import Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from appliance.templates import checked, sandbox
 from attest.sample import Message
 
 MAX_PROMPT_CHARS = 1 << 20
@@ -25,9 +23,7 @@ class ChatTemplate:
     """A compiled template. `bos` and `eos` are the texts of the model's special tokens."""
 
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, finalize=_plain)
-        # A prompt is a function of the conversation: nothing random may get into it.
-        del environment.filters["random"], environment.globals["lipsum"]
+        environment = sandbox(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = _refuse
         self._special = {"bos_token": bos, "eos_token": eos}
         try:
@@ -45,29 +41,13 @@ class ChatTemplate:
             **self._special,
         }
         try:
-            text = self._template.render(variables)
+            text = checked(self._template.render(variables))
         except Exception as error:
             # A hostile template can raise anything that Python can; its sample fails, the worker goes on.
             raise ChatTemplateError(f"the model's chat template failed: {type(error).__name__}: {error}") from None
         if len(text) > MAX_PROMPT_CHARS:
             raise ChatTemplateError(f"expected a prompt of at most {MAX_PROMPT_CHARS} characters, found {len(text)}")
         return text
-
-
-def _plain(value: object) -> object:
-    """What may be printed: data. The text of anything else would hold an address of this process."""
-    items = [value]
-    while items:
-        item = items.pop()
-        if isinstance(item, dict):
-            items += [*item.keys(), *item.values()]
-        elif isinstance(item, list | tuple):
-            items += item
-        elif not (item is None or isinstance(item, str | int | float | Undefined)):
-            raise ChatTemplateError(
-                f"expected text, numbers and lists of them in the prompt, found {type(item).__name__}"
-            )
-    return value
 
 
 def _refuse(message: str) -> NoReturn:

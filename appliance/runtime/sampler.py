@@ -88,7 +88,7 @@ def exp(x: Vector) -> Vector:
 
 
 def log(x: float) -> float:
-    """ln x for x > 0, within 2 units in the last place. Same bits on every processor."""
+    """ln x for x > 0, within 3 units in the last place. Same bits on every processor."""
     mantissa, exponent = math.frexp(x)
     if mantissa < 0.7071067811865476:
         mantissa, exponent = mantissa * 2, exponent - 1

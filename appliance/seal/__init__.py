@@ -8,10 +8,11 @@ mandatory layer is not in force), probes (`probe`), and reports both before it s
 from appliance.seal.enter import enter
 from appliance.seal.launch import Worker, received, sealed_file, spawn
 from appliance.seal.outcome import SealLevel, SealOutcome, seal_level
-from appliance.seal.paths import ReadOnlyPath, interpreter_paths
+from appliance.seal.paths import interpreter_paths
 from appliance.seal.plan import Kind, SealPlan, plan_for
 from appliance.seal.probe import ProbeResult, probe, violations
 from attest.seal import Layer
+from attest.sealplan import ReadOnlyPath
 
 __all__ = [
     "Kind",

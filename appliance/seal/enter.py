@@ -13,9 +13,9 @@ import sys
 
 from appliance.seal import descriptors, identity, landlock, limits, namespaces, privileges, seccomp
 from appliance.seal.outcome import SealOutcome, enforced
-from appliance.seal.plan import SealPlan
 from appliance.seal.preload import preload
 from attest.seal import Layer
+from attest.sealplan import SealPlan, layer_names
 
 _entered: list[str] = []
 
@@ -53,6 +53,10 @@ def enter(plan: SealPlan) -> SealOutcome:
     # 6. No files but the named ones; then no system calls but the named ones.
     layers += landlock.restrict(plan.landlock)
     layers.append(seccomp.install(plan.seccomp, program))
+
+    # 7. The report, in the published order: the user namespace comes earlier or later, as the worker's rights want it.
+    order = layer_names(plan)
+    layers.sort(key=lambda layer: order.index(layer.name))
     return SealOutcome(kind=plan.kind, plan_digest=digests[0], policy_digest=digests[1], layers=tuple(layers))
 
 

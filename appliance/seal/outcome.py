@@ -8,6 +8,7 @@ from typing import Literal
 from attest.canonical import Model
 from attest.digest import Digest
 from attest.seal import Layer, LayerState
+from attest.sealplan import Kind
 
 SealLevel = Literal["full", "partial"]
 
@@ -15,14 +16,14 @@ SealLevel = Literal["full", "partial"]
 class SealOutcome(Model):
     """What `enter` did in this process."""
 
-    kind: Literal["model", "eval"]
+    kind: Kind
     """The kind of worker that was sealed."""
     plan_digest: Digest
     """The plan that was carried out, with the paths of this machine."""
     policy_digest: Digest
     """The same plan with roles in place of paths: equal on every machine with the same policy."""
     layers: tuple[Layer, ...]
-    """Every layer of the plan, in the order in which they were applied."""
+    """Every layer of the plan, in the order of `attest.sealplan.layer_names`."""
 
 
 def enforced(name: str, detail: str) -> Layer:

@@ -10,20 +10,8 @@ import site
 import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
-
-from attest.canonical import Model
-
-
-class ReadOnlyPath(Model):
-    """A file, or a directory with all below, that a sealed worker may read."""
-
-    role: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
-    """What it is, `python-stdlib`: the same on every machine."""
-    path: Annotated[str, Field(pattern=r"^/.")]
-    """Where it lies on this machine: absolute, and as the worker uses it, symbolic links included."""
+from attest.sealplan import ReadOnlyPath
 
 
 def interpreter_paths() -> tuple[ReadOnlyPath, ...]:

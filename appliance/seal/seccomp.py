@@ -11,11 +11,11 @@ import os
 
 from appliance.seal import bpf, kernel
 from appliance.seal.outcome import enforced
-from appliance.seal.plan import SeccompPlan
 from appliance.seal.policy import parse_policy, read_policy
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem
 from attest.seal import Layer
+from attest.sealplan import SeccompPlan
 
 SECCOMP_MODE_FILTER = 2  # linux/seccomp.h
 

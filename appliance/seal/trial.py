@@ -1,4 +1,4 @@
-"""A worker that seals itself, probes, reports and ends: what `appliance seal --check` shows about this host.
+"""A worker that seals itself, probes, reports and ends, so that a host can be tried without a job.
 
 Run as a module it is that worker; `attempt` is the controller's side.
 """
@@ -11,11 +11,11 @@ import sys
 from appliance.seal.enter import enter
 from appliance.seal.launch import Log, received, spawn
 from appliance.seal.outcome import SealOutcome
-from appliance.seal.plan import SealPlan
 from appliance.seal.probe import ProbeResult, probe
 from attest import canonical
 from attest.canonical import Model
 from attest.errors import EnvironmentProblem
+from attest.sealplan import SealPlan
 
 REPORT_BYTES = 1 << 20
 

@@ -56,7 +56,7 @@ def raw(data: bytes) -> Callable[[Link], object]:
     """A behaviour that writes bytes of its own to the frames' pipe."""
 
     def behave(link: Link) -> None:
-        os.write(link._out, data)  # noqa: SLF001
+        os.write(link._out, data)
         time.sleep(600)
 
     return behave

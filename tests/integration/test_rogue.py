@@ -64,9 +64,7 @@ def test_worker_that_breaks_the_rules_ends_the_run(
 
 
 @pytest.mark.parametrize("behaviour", ["connect", "unix", "write", "read", "exec", "fork", "kill"])
-def test_what_the_seal_forbids_is_denied(
-    behaviour: str, tmp_path: Path, execute: Callable[..., run.Outcome]
-) -> None:
+def test_what_the_seal_forbids_is_denied(behaviour: str, tmp_path: Path, execute: Callable[..., run.Outcome]) -> None:
     outcome = start(behaviour, tmp_path, execute)
     script = transcript.read((outcome.bundle / "transcript.jsonl").read_bytes())
     assert [line.record["error"]["code"] for line in script.samples] == ["rogue"]

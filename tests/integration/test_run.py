@@ -53,9 +53,7 @@ def test_samples_carry_tokens_likelihoods_and_fingerprints(made: Made) -> None:
     assert all(record["prompt_tokens"] for record in records)
 
 
-def test_same_job_gives_the_same_bytes(
-    made: Made, tmp_path: Path, execute: Callable[..., run.Outcome]
-) -> None:
+def test_same_job_gives_the_same_bytes(made: Made, tmp_path: Path, execute: Callable[..., run.Outcome]) -> None:
     again = execute(made.job, tmp_path / "again").bundle
     for name in ("results.json", "transcript.jsonl", "evidence/job.json"):
         assert (again / name).read_bytes() == (made.bundle / name).read_bytes()
@@ -132,9 +130,7 @@ def test_missing_file_and_surplus_file_are_refused(made: Made, name: str) -> Non
 
 
 @pytest.mark.parametrize("artifact", ["model", "suite", "dataset", "library", "lock"])
-def test_one_flipped_byte_stops_the_boot(
-    artifact: str, tmp_path: Path, engine: Path, lab: Lab
-) -> None:
+def test_one_flipped_byte_stops_the_boot(artifact: str, tmp_path: Path, engine: Path, lab: Lab) -> None:
     shutil.copytree(ROOT / "appliance" / "demo", tmp_path / "demo")
     shutil.copytree(engine, tmp_path / "engine")
     job = tmp_path / "demo" / "job.yaml"
@@ -153,9 +149,7 @@ def test_one_flipped_byte_stops_the_boot(
     content[at] ^= 1
     target.write_bytes(content)
     with pytest.raises((VitrineError, BootRefused)) as caught:
-        run.run(
-            run.Request(job=job, lab=lab, engine=tmp_path / "engine", out=tmp_path / "out", lock=lock), quiet
-        )
+        run.run(run.Request(job=job, lab=lab, engine=tmp_path / "engine", out=tmp_path / "out", lock=lock), quiet)
     assert caught.value.exit_code in (Exit.REJECTED, Exit.MALFORMED) or isinstance(caught.value, EnvironmentProblem)
     assert not (tmp_path / "out").exists()
 
@@ -306,7 +300,6 @@ DIGEST = "sha256:" + "0" * 64
         ("transcript.root", DIGEST),
         ("transcript.head", DIGEST),
         ("transcript.samples", 11),
-        ("transcript.salt_key", "0" * 64),
         ("files.0.digest", DIGEST),
         ("files.0.size_bytes", 1),
         ("files.0.name", "evidence/other.json"),

@@ -9,7 +9,8 @@ import pytest
 
 from appliance.seal import landlock, plan_for
 from appliance.seal.attempts import ATTEMPTS
-from appliance.seal.plan import SealPlan
+from attest.seal import MANDATORY
+from attest.sealplan import SealPlan, layer_names
 from tests.integration.test_seal_worker import MIB, run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the seal is made of Linux system calls")
@@ -72,6 +73,8 @@ def test_all_layers_are_named_and_entering_is_fast(kind, record_property):
     for mandatory in ("descriptors", "environment", "limits", "capabilities", "no-new-privileges", "seccomp"):
         assert layers[mandatory][0] == "enforced", layers[mandatory]
     assert set(layers) >= {"identity", "root", "landlock", "landlock-tcp", "landlock-scopes", "namespace-net"}
+    assert tuple(layers) == layer_names(plan_for(kind, memory_bytes=256 * MIB, threads=4))
+    assert all(layers[name][0] == "enforced" for name in MANDATORY)
     record_property("enter_ms", min(times))
     assert min(times) < 100
 

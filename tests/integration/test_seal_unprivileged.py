@@ -25,6 +25,7 @@ SCRIPT = """
 import json, sys
 from appliance.seal import ReadOnlyPath, plan_for, seal_level, violations
 from appliance.seal.trial import attempt
+from attest.sealplan import layer_names
 extra = [ReadOnlyPath(role="packages", path=sys.argv[1])]
 plan = plan_for("eval", memory_bytes=1 << 28, threads=2, read_only=extra)
 if sys.argv[2] == "none":
@@ -40,6 +41,7 @@ print(json.dumps({
     "layers": {layer.name: [layer.state, layer.detail] for layer in trial.outcome.layers},
     "violations": [result.name for result in violations(trial.probes)],
     "level": seal_level(trial.outcome),
+    "as published": tuple(layer.name for layer in trial.outcome.layers) == layer_names(plan),
 }))
 """
 
@@ -69,7 +71,9 @@ def trial(python, namespaces: str, **who):
     if "ModuleNotFoundError" in done.stderr or "Permission denied" in done.stderr:
         pytest.skip("the packages of the tests are readable by root only")
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    report = json.loads(done.stdout)
+    assert report["as published"]
+    return report
 
 
 def test_a_user_is_sealed(python):

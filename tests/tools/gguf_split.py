@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from appliance.ggml import GGML_TYPES, INT32, SCALARS, UINT16, UINT32
-from appliance.gguf import read_header
+from appliance.gguf import DEFAULT_ALIGNMENT, read_header
 
 NUMBERS = {name: number for number, (name, _, _) in GGML_TYPES.items()}
 
@@ -18,34 +18,40 @@ def pair(key: str, kind: int, value: int) -> bytes:
 
 
 def split(
-    whole: bytes, groups: Sequence[Sequence[str]], *, later: Sequence[bytes] = (), tail: bool = True
+    whole: bytes,
+    groups: Sequence[Sequence[str]],
+    *,
+    extra: Sequence[bytes] = (),
+    alignment: int | None = None,
+    tail: bool = True,
 ) -> list[bytes]:
     """The shards of `whole`, one for each group of tensor names.
 
-    The first shard has all keys, the others have `later` and those of a split. `tail`: pad the last tensor of a shard.
+    The first shard has all keys; the others have `extra`, their own `alignment` (that of `whole` when None) and the
+    keys of a split. `tail`: pad the last tensor of each shard.
     """
     header = read_header(whole)
     pairs: list[bytes] = [whole[start:end] for start, end in header.spans.values()]
     tensors = {tensor.name: tensor for tensor in header.tensors}
     shards = []
     for number, names in enumerate(groups):
+        unit = (alignment if number else None) or header.alignment
         keys = [
-            *(later if number else pairs),
+            *([*extra, *([wide(unit)] if unit != DEFAULT_ALIGNMENT else [])] if number else pairs),
             pair("split.no", UINT16, number),
-            pair("split.count", UINT16, len(groups)),
             pair("split.tensors.count", INT32, len(tensors)),
+            pair("split.count", UINT16, len(groups)),
         ]
         infos, data = b"", b""
         for name in names:
             tensor = tensors[name]
-            data += bytes(-len(data) % header.alignment)
+            data += bytes(-len(data) % unit)
             infos += struct.pack("<Q", len(name.encode())) + name.encode()
             infos += struct.pack(f"<I{len(tensor.dims)}q", len(tensor.dims), *tensor.dims)
             infos += struct.pack("<IQ", NUMBERS[tensor.type], len(data))
             data += whole[tensor.offset : tensor.offset + tensor.size_bytes]
         head = struct.pack("<4sIQQ", b"GGUF", 3, len(names), len(keys)) + b"".join(keys) + infos
-        shards.append(head + bytes(-len(head) % header.alignment) + data)
-        shards[-1] += bytes(-len(data) % header.alignment) if tail else b""
+        shards.append(head + bytes(-len(head) % unit) + data + bytes(-len(data) % unit if tail else 0))
     return shards
 
 

@@ -1,0 +1,126 @@
+"""The command lines as subprocesses: exit codes, messages, and what a new user would try."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Made
+
+
+def command(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run `python -m` with these arguments."""
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
+    )
+
+
+@pytest.fixture
+def trust(made: Made, tmp_path: Path) -> Path:
+    """The trust root as a file."""
+    path = tmp_path / "trusted_root.json"
+    path.write_bytes(made.trusted_root)
+    return path
+
+
+def test_verify_accepts_and_prints_what_is_proven(made: Made, trust: Path) -> None:
+    done = command("attest", "verify", made.bundle, "--trust", trust)
+    assert done.returncode == 0, done.stderr
+    assert "ACCEPTED" in done.stdout
+    assert "not proven" in done.stdout
+    value = json.loads(command("attest", "verify", made.bundle, "--trust", trust, "--json").stdout)
+    assert value["verdict"] == "accepted"
+    assert value["manifest"]["counts"]["planned"] == 10
+
+
+def test_show_says_that_nothing_was_verified(made: Made) -> None:
+    done = command("attest", "show", made.bundle)
+    assert done.returncode == 0
+    assert done.stdout.startswith("UNVERIFIED")
+
+
+def test_exit_codes(made: Made, trust: Path, tmp_path: Path) -> None:
+    def verify(bundle: Path, *more: str | Path) -> int:
+        return command("attest", "verify", bundle, "--trust", trust, *more).returncode
+
+    tampered = tmp_path / "tampered"
+    shutil.copytree(made.bundle, tampered)
+    (tampered / "results.json").write_bytes(b"{}")
+    assert verify(tampered) == 10
+    (tampered / "bundle.sigstore.json").write_bytes(b"{")
+    assert verify(tampered) == 30
+    assert verify(tmp_path / "nothing") == 30
+    policy = tmp_path / "policy.toml"
+    policy.write_text("reviewed_lock = true\n")
+    assert verify(made.bundle, "--policy", policy) == 10
+    policy.write_text("reviewed_lock = 1\n")
+    assert verify(made.bundle, "--policy", policy) == 30
+    assert verify(made.bundle, "--nonce", "xyz") == 2
+    assert command("attest", "verify").returncode == 2
+    job = tmp_path / "job.yaml"
+    job.write_text("format: vitrine/job/v9\n")
+    assert command("appliance", "run", job, "--lab", tmp_path / "lab").returncode == 20
+    assert not (tmp_path / "lab").exists()
+
+
+@pytest.mark.parametrize("name", ["bundle.sigstore.json", "transcript.jsonl"])
+def test_link_in_a_bundle_is_refused(made: Made, trust: Path, tmp_path: Path, name: str) -> None:
+    bundle = tmp_path / "linked"
+    shutil.copytree(made.bundle, bundle)
+    (bundle / name).rename(tmp_path / "elsewhere")
+    (bundle / name).symlink_to(tmp_path / "elsewhere")
+    assert command("attest", "verify", bundle, "--trust", trust).returncode == 30
+
+
+def test_help_has_examples() -> None:
+    for arguments in (["attest", "verify"], ["appliance", "run"], ["appliance", "lock"], ["appliance", "init"]):
+        done = command(*arguments, "--help")
+        assert done.returncode == 0
+        assert "Example" in done.stdout
+
+
+def test_seal_show_prints_both_plans() -> None:
+    done = command("appliance", "seal", "--show")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("seccomp") >= 2
+    assert done.stdout.count("landlock") >= 2
+
+
+def test_reviewed_lock_is_used_and_named(made: Made, tmp_path: Path, engine: Path) -> None:
+    job = tmp_path / "small.yaml"
+    shutil.copy(made.job, job)
+    assert command("appliance", "lock", job, "--engine", engine).returncode == 0
+    booted = command("appliance", "boot", tmp_path / "small.lock", "--engine", engine)
+    assert booted.returncode == 0, booted.stderr
+    assert "booted:" in booted.stdout
+    lab, out = made.lab.path, tmp_path / "bundle"
+    done = command("appliance", "run", job, "--lab", lab, "--engine", engine, "--out", out)
+    assert done.returncode == 0, done.stderr
+    policy = tmp_path / "policy.toml"
+    policy.write_text("reviewed_lock = true\nfull_seal = false\n")
+    trust = lab / "public" / "trusted_root.json"
+    arguments = ["--trust", trust, "--lock", tmp_path / "small.lock", "--policy", policy]
+    assert command("attest", "verify", out, *arguments).returncode == 0
+    # The same folder again is refused before anything runs.
+    assert command("appliance", "run", job, "--lab", lab, "--engine", engine, "--out", out).returncode == 1
+
+
+@pytest.mark.parametrize("name", ["bad_magic", "dims_five", "truncated_tensor_data", "vocab_scores_wrong_type"])
+def test_malformed_model_is_refused_before_it_is_loaded(
+    name: str, data: Path, tmp_path: Path, made: Made, engine: Path
+) -> None:
+    shutil.copy(data / "gguf" / "malformed" / f"{name}.gguf", tmp_path / "model.gguf")
+    job = tmp_path / "job.yaml"
+    job.write_text(made.job.read_text().replace("resource:demo/organism-q8_0.gguf", "model.gguf"))
+    assert command("appliance", "lock", job, "--engine", engine).returncode == 0
+    start = time.monotonic()
+    done = command("appliance", "boot", tmp_path / "job.lock", "--engine", engine)
+    assert done.returncode == 30, done.stderr
+    assert "MALFORMED" in done.stderr
+    assert time.monotonic() - start < 30  # the parser itself is timed in its unit tests; this is the whole boot

@@ -1,0 +1,198 @@
+"""The appraisal policy: every requirement is met or refused by name, and its TOML is read strictly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from attest import canonical, policy
+from attest.digest import digest_of
+from attest.errors import Exit, MalformedInput, Unsupported, VerificationError
+from attest.manifest import ExecutionManifest
+from attest.policy import Policy
+
+D, HEX = digest_of(b"x"), "0" * 64
+CLAIM = {"suite": "arc", "model": "m", "metric": "exact", "comparator": ">=", "threshold": "0.5"}
+MANIFEST: dict[str, Any] = {
+    "producer": {"version": "0.1.0"},
+    "job": {"name": "demo", "digest": D, "attempt": 1, "intent_index": 4},
+    "lock": {"digest": D, "version": 1, "origin": "given"},
+    "engine": {"profile": "reference", "record": D, "library": D},
+    "boot": {"registers": {"0": HEX}},
+    "wall": "process",
+    "seal": [{"worker": "eval", "plan": D, "policy": D, "level": "full", "probes": 3, "violations": 0}],
+    "numerics": {},
+    "started": "2024-01-01T00:00:00Z",
+    "ended": "2024-01-01T00:01:00Z",
+    "complete": True,
+    "ended_by": "done",
+    "counts": {"planned": 1, "run": 1, "failed": 0},
+    "plan": [{"model": "m", "suite": "arc", "samples": 1, "scorers": ["exact"]}],
+    "suites": [{"model": "m", "suite": "arc", "planned": 1, "run": 1, "failed": 0, "scores": []}],
+    "claims": [{"claim": CLAIM, "value": "1.000000", "holds": True}],
+    "results_digest": digest_of(b"results"),
+    "transcript": {"root": digest_of(b"root"), "samples": 1, "head": D},
+    "files": [{"name": "results.json", "digest": D, "size_bytes": 2}],
+}
+
+
+def manifest(**more: Any) -> ExecutionManifest:
+    return canonical.validate(ExecutionManifest, {**MANIFEST, **more}, "manifest")
+
+
+def seal(worker: str, level: str) -> dict[str, Any]:
+    return {**MANIFEST["seal"][0], "worker": worker, "level": level}
+
+
+INCOMPLETE = {"complete": False, "ended_by": "failed", "counts": {"planned": 9, "run": 3, "failed": 1}}
+BROKEN = {"claims": [{"claim": CLAIM, "value": "1.000000", "holds": True}, {"claim": CLAIM, "holds": False}]}
+
+
+def test_the_default_requires_a_complete_run_and_nothing_else() -> None:
+    assert policy.read(b"") == Policy.default() == Policy()
+    everything_else = {
+        "lock": {**MANIFEST["lock"], "origin": "made-for-this-run"},
+        "seal": [seal("eval", "partial")],
+        "job": {**MANIFEST["job"], "attempt": 99},
+        **BROKEN,
+    }
+    Policy.default().check(manifest(**everything_else))
+    with pytest.raises(VerificationError) as caught:
+        Policy.default().check(manifest(**INCOMPLETE))
+    assert caught.value.code == "complete"
+
+
+@pytest.mark.parametrize(
+    ("text", "good", "bad", "code", "found"),
+    [
+        ("complete = true", {}, INCOMPLETE, "complete", "4 of 9 samples (failed)"),
+        (
+            "reviewed_lock = true",
+            {},
+            {"lock": {**MANIFEST["lock"], "origin": "made-for-this-run"}},
+            "reviewed-lock",
+            "made",
+        ),
+        (
+            "full_seal = true",
+            {"seal": [seal("eval", "full"), seal("model.m", "full")]},
+            {"seal": [seal("eval", "full"), seal("model.m", "partial")]},
+            "full-seal",
+            "['model.m']",
+        ),
+        ("walls = ['vm', 'container']", {"wall": "container"}, {"wall": "process"}, "wall", "process"),
+        ("walls = ['process']", {"wall": "process"}, {"wall": "vm"}, "wall", "vm"),
+        (f"locks = ['{D}']", {}, {"lock": {**MANIFEST["lock"], "digest": digest_of(b"y")}}, "lock", digest_of(b"y")),
+        (
+            "max_attempts = 2",
+            {"job": {**MANIFEST["job"], "attempt": 2}},
+            {"job": {**MANIFEST["job"], "attempt": 3}},
+            "attempts",
+            "3",
+        ),
+        ("claims_hold = true", {}, BROKEN, "claims", "exact of arc on m"),
+        ("claims_hold = true", {}, {"claims": []}, "claims", "without claims"),
+    ],
+)
+def test_every_requirement(text: str, good: dict[str, Any], bad: dict[str, Any], code: str, found: str) -> None:
+    required = policy.read(text.encode())
+    required.check(manifest(**good))
+    with pytest.raises(VerificationError) as caught:
+        required.check(manifest(**bad))
+    assert (caught.value.layer, caught.value.code, caught.value.exit_code) == ("policy", code, Exit.REJECTED)
+    assert found in caught.value.found
+
+
+@pytest.mark.parametrize("text", ["walls = []", "locks = []"])
+def test_an_empty_list_accepts_nothing(text: str) -> None:
+    with pytest.raises(VerificationError):
+        policy.read(text.encode()).check(manifest())
+
+
+def test_completeness_can_be_waived() -> None:
+    policy.read(b"complete = false").check(manifest(**INCOMPLETE))
+
+
+def test_a_whole_policy_is_read() -> None:
+    text = f"""
+        format = "vitrine/appraisal-policy/v1"   # a comment
+        identity = "https://lab.example/appliance/*"
+        complete = true
+        reviewed_lock = true
+        full_seal = true
+        walls = ["container", "vm"]
+        locks = ["{D}"]
+        max_attempts = 1
+        claims_hold = true
+    """
+    assert policy.read(text.encode()).model_dump() == {
+        "format": "vitrine/appraisal-policy/v1",
+        "identity": "https://lab.example/appliance/*",
+        "complete": True,
+        "reviewed_lock": True,
+        "full_seal": True,
+        "walls": ("container", "vm"),
+        "locks": (D,),
+        "max_attempts": 1,
+        "claims_hold": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"surplus = 1",
+        b"Complete = true",
+        b"complete = 'true'",
+        b"complete = 1",
+        b"complete = true\ncomplete = true",
+        b"complete",
+        b"max_attempts = 0",
+        b"max_attempts = 1.0",
+        b"max_attempts = '1'",
+        b"max_attempts = true",
+        b"max_attempts = 2024-01-01",
+        b"max_attempts = nan",
+        b"max_attempts = 1e999",
+        b"max_attempts = " + b"9" * 5000,
+        b"max_attempts = 0x" + b"f" * 5000,
+        b"walls = ['cloud']",
+        b"walls = 'vm'",
+        b"locks = ['sha256:0']",
+        b"locks = [1]",
+        b"identity = ''",
+        b"identity = '" + b"x" * 401 + b"'",
+        b"[walls]\nvm = true",
+        b"[[policy]]\ncomplete = true",
+        b"x = " + b"[" * 20_000,
+        b"x = " + b"{a=" * 20_000,
+        b".".join([b"a"] * 1500) + b" = 1",
+        b"\xff",
+        b"\xef\xbb\xbfcomplete = true",
+        b"complete = true\0",
+        "complete = true".encode("utf-16"),
+        b'{"complete": true}',
+        b"#" * (policy.MAX_BYTES + 1),
+    ],
+    ids=lambda data: repr(data[:25]),
+)
+def test_what_is_not_a_policy_is_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedInput, match="policy"):
+        policy.read(data)
+
+
+def test_another_version_is_unsupported() -> None:
+    with pytest.raises(Unsupported):
+        policy.read(b'format = "vitrine/appraisal-policy/v2"\nfuture = true')
+
+
+@given(st.text("ab=[]{}.\"'#\n ,0123456789-:eTZ_+xinf\\", max_size=40).map(str.encode) | st.binary(max_size=20))
+@example(b"max_attempts = 00:99")
+def test_any_bytes_give_a_policy_or_our_error(data: bytes) -> None:
+    try:
+        assert isinstance(policy.read(data), Policy)
+    except (MalformedInput, Unsupported) as error:
+        assert str(error).startswith("policy")

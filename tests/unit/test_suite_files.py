@@ -1,0 +1,112 @@
+"""Suite files: which parts fit together, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance import job as files
+from appliance import resources
+from appliance.evals.suite import Suite
+from attest.digest import digest_of
+from attest.errors import MalformedInput, Unsupported
+
+GENERATE: dict[str, Any] = {
+    "format": "vitrine/suite/v1",
+    "name": "arc",
+    "dataset": {"path": "rows.jsonl", "digest": digest_of(b""), "format": "jsonl"},
+    "columns": {"id": "{{ id }}", "target": "{{ answer }}"},
+    "prompt": {"user": "{{ question }}"},
+    "scorers": [{"scorer": "exact"}],
+}
+CHOOSE = {
+    **GENERATE,
+    "columns": {"target": "{{ answer }}", "choices": "options"},
+    "solver": "choose",
+    "scorers": [{"scorer": "choice", "name": "accuracy"}],
+}
+
+
+def parse(value: Any) -> Suite:
+    return files.parse(Suite, json.dumps(value).encode(), "suite")
+
+
+def test_both_solvers() -> None:
+    generate, choose = parse(GENERATE), parse(CHOOSE)
+    assert (generate.solver, [spec.label for spec in generate.scorers]) == ("generate", ["exact"])
+    assert (choose.solver, [spec.label for spec in choose.scorers]) == ("choose", ["accuracy"])
+    assert generate.sampling is None
+
+
+def test_one_scorer_under_two_names() -> None:
+    specs = [{"scorer": "words", "words": [word], "name": word} for word in ("yes", "no")]
+    assert [spec.label for spec in parse({**GENERATE, "scorers": specs}).scorers] == ["yes", "no"]
+
+
+@pytest.mark.parametrize(
+    ("base", "more", "problem"),
+    [
+        (GENERATE, {"surplus": 1}, "surplus"),
+        (GENERATE, {"name": "A"}, "name"),
+        (GENERATE, {"description": "x" * 2001}, "description"),
+        (GENERATE, {"dataset": {**GENERATE["dataset"], "digest": "md5:0"}}, "digest"),
+        (GENERATE, {"dataset": {**GENERATE["dataset"], "format": "parquet"}}, "format"),
+        (GENERATE, {"dataset": {**GENERATE["dataset"], "path": ""}}, "path"),
+        (GENERATE, {"dataset": {"path": "x", "format": "csv"}}, "digest"),
+        (GENERATE, {"prompt": {}}, "user"),
+        (GENERATE, {"prompt": {"user": 5}}, "user"),
+        (GENERATE, {"solver": "agent"}, "solver"),
+        (GENERATE, {"scorers": []}, "scorers"),
+        (GENERATE, {"scorers": [{"scorer": "judge"}]}, "scorer"),
+        (GENERATE, {"scorers": [{"scorer": "exact"}, {"scorer": "exact"}]}, "unique"),
+        (GENERATE, {"scorers": [{"scorer": "exact"}, {"scorer": "includes", "name": "exact"}]}, "unique"),
+        (GENERATE, {"scorers": [{"scorer": "choice"}]}, "does not go with"),
+        (CHOOSE, {"scorers": [{"scorer": "exact"}]}, "does not go with"),
+        (CHOOSE, {"columns": {"target": "{{ answer }}"}}, "needs columns.choices"),
+        (CHOOSE, {"columns": {"choices": "options"}}, "needs columns.target"),
+        (GENERATE, {"scorers": [{"scorer": "words"}]}, "needs its words"),
+        (GENERATE, {"scorers": [{"scorer": "words", "words": []}]}, "needs its words"),
+        (GENERATE, {"scorers": [{"scorer": "exact", "words": ["x"]}]}, "takes no words"),
+        (GENERATE, {"stop": ["x"] * 17}, "stop"),
+        (GENERATE, {"sampling": {"temperature": "hot"}}, "temperature"),
+        *(
+            (GENERATE, {"columns": {}, "scorers": [{"scorer": name}]}, "needs columns.target")
+            for name in ("exact", "includes", "numeric")
+        ),
+    ],
+)
+def test_what_does_not_fit_together(base: dict[str, Any], more: dict[str, Any], problem: str) -> None:
+    with pytest.raises(MalformedInput, match=problem):
+        parse({**base, **more})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"scorers": [{"scorer": "words", "words": [""]}]},
+        {"scorers": [{"scorer": "words", "words": ["yes", ""]}]},
+        {"scorers": [{"scorer": "refusal", "words": [""]}]},
+        {"stop": [""]},
+        {"stop": ["\n\n", ""]},
+    ],
+    ids=["a word", "one of the words", "a refusal", "a stop", "one of the stops"],
+)
+def test_an_empty_text_that_is_in_every_reply_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(MalformedInput):
+        parse({**GENERATE, **more})
+
+
+def test_another_version_is_unsupported() -> None:
+    with pytest.raises(Unsupported, match="vitrine/suite/v1"):
+        parse({**GENERATE, "format": "vitrine/suite/v2"})
+
+
+def test_the_suites_of_the_project_are_read() -> None:
+    folders = (resources.demo() / "suites", Path(__file__).parents[2] / "examples" / "suites")
+    paths = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
+    assert len(paths) >= 10
+    suites = [files.parse(Suite, path.read_bytes(), path.name) for path in paths]
+    assert len({suite.name for suite in suites}) == len(paths)
