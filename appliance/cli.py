@@ -98,14 +98,16 @@ def lock_command(
     suites = jobs.load_suites(loaded, tuple(data or ()))
     folder = _engine(engine)
     old = lockfile.read(out.read_bytes()).version if out.exists() else 0
-    text = locks.make(
-        loaded,
-        suites,
-        engine=folder,
-        record=recipes.load_record(folder),
-        root=out.parent,
-        version=version if version is not None else old + 1,
-    )
+    with Reporter() as progress:
+        text = locks.make(
+            loaded,
+            suites,
+            engine=folder,
+            record=recipes.load_record(folder),
+            root=out.parent,
+            version=version if version is not None else old + 1,
+            progress=progress,
+        )
     temporary = out.with_name(f".{out.name}.new")
     temporary.write_bytes(text)
     temporary.replace(out)

@@ -10,6 +10,7 @@ from pathlib import Path
 from appliance import measure, resources
 from appliance.engine.recipe import EngineRecord
 from appliance.job import LoadedJob, LoadedSuite, locate
+from appliance.memfd import Progress, no_progress
 from attest import lockfile
 from attest.errors import MalformedInput, VerificationError
 from attest.lockfile import Artifact, Numerics
@@ -28,6 +29,7 @@ def make(
     record: EngineRecord,
     root: Path,
     version: int = 1,
+    progress: Progress = no_progress,
 ) -> bytes:
     """The lockfile's bytes. Paths in it are relative to `root`, the folder that it is going to lie in.
 
@@ -40,11 +42,11 @@ def make(
     ]
     for model in loaded.job.models:
         files = shards(locate(model.path, loaded.folder))
-        artifacts.append(measure.measure_model(model.id, files, _path(files[0], root)))
+        artifacts.append(measure.measure_model(model.id, files, _path(files[0], root), progress))
     for item in suites:
         name = item.suite.name
         artifacts.append(measure.measure_file("suite", name, item.path, _path(item.path, root)))
-        dataset = measure.measure_file("dataset", name, item.dataset, _path(item.dataset, root))
+        dataset = measure.measure_file("dataset", name, item.dataset, _path(item.dataset, root), progress)
         check_dataset(item, dataset.digest)
         artifacts.append(dataset)
     for file in sorted((resources.policy() / "seccomp").glob("*.toml")):

@@ -33,7 +33,7 @@ from typing import NoReturn
 
 import appliance
 import attest
-from appliance.memfd import CHUNK_BYTES, open_regular, threads
+from appliance.memfd import CHUNK_BYTES, Progress, no_progress, open_regular, threads
 from attest import canonical
 from attest.canonical import JSON
 from attest.digest import digest_of
@@ -66,26 +66,26 @@ class Tree:
         return digest_of(self.listing)
 
 
-def measure_file(kind: Kind, name: str, file: Path, path: str) -> Artifact:
+def measure_file(kind: Kind, name: str, file: Path, path: str, progress: Progress = no_progress) -> Artifact:
     """The artifact for one `file`, which the lock finds under `path`.
 
     Raises `VerificationError` (layer `file`), and `MalformedInput` where `name` or `path` may not stand in a lock.
     """
-    digest, size = _hash([file])
+    digest, size = _hash([file], f"{kind} {name}", progress)
     return _artifact(kind=kind, name=name, path=path, digest=digest, size_bytes=size)
 
 
-def measure_model(name: str, files: Sequence[Path], path: str) -> Artifact:
+def measure_model(name: str, files: Sequence[Path], path: str, progress: Progress = no_progress) -> Artifact:
     """The artifact for a model: its `files` in loading order, the first of which the lock finds under `path`.
 
     Raises `VerificationError` (layer `file`), and `MalformedInput` where `name` or `path` may not stand in a lock.
     """
     shards = []
     for file in files:
-        digest, size = _hash([file])
+        digest, size = _hash([file], f"{file.name} of model {name}", progress)
         shards.append({"name": file.name, "digest": digest, "size_bytes": size})
     if len(files) > 1:
-        digest, size = _hash(files)
+        digest, size = _hash(files, f"model {name}", progress)
     layout: Layout = "gguf" if files[0].suffix == ".gguf" else "safetensors"
     return _artifact(kind="model", name=name, path=path, digest=digest, size_bytes=size, layout=layout, shards=shards)
 
@@ -196,15 +196,17 @@ def _artifact(**fields: JSON) -> Artifact:
     return canonical.validate(Artifact, fields, f"{fields['kind']} {fields['name']}")
 
 
-def _hash(files: Sequence[Path]) -> tuple[str, int]:
+def _hash(files: Sequence[Path], name: str, progress: Progress) -> tuple[str, int]:
     """Digest and size of the concatenation of regular `files`."""
     state, total = hashlib.sha256(), 0
     for path in files:
         fd, size = open_regular(path)
-        total += size
+        done, total = total, total + size
         with os.fdopen(fd, "rb", buffering=0) as file:
             while chunk := file.read(CHUNK_BYTES):
                 state.update(chunk)
+                done += len(chunk)
+                progress(name, done, total)
     return "sha256:" + state.hexdigest(), total
 
 

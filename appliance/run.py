@@ -84,7 +84,7 @@ def run(request: Request, progress: Progress) -> Outcome:
     # 2. The lock.
     record = load_record(request.engine)
     require_cpu(record, Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    lock_bytes, root = _lock(request, loaded, suites, record)
+    lock_bytes, root = _lock(request, loaded, suites, record, progress)
     # 3. The boot.
     with boot.boot(lock_bytes, root, lock.resolver(root, request.engine), progress=progress) as booted:
         suites = _check_against_job(booted, loaded, suites)
@@ -136,14 +136,17 @@ def run(request: Request, progress: Progress) -> Outcome:
     return Outcome(request.out, results, ended_by)
 
 
-def _lock(request: Request, loaded: LoadedJob, suites: list[LoadedSuite], record: EngineRecord) -> tuple[bytes, Path]:
+def _lock(
+    request: Request, loaded: LoadedJob, suites: list[LoadedSuite], record: EngineRecord, progress: Progress
+) -> tuple[bytes, Path]:
     if request.lock is not None:
         try:
             return request.lock.read_bytes(), request.lock.parent
         except OSError as error:
             raise MalformedInput(str(request.lock), f"expected a lockfile, found: {error.strerror}") from None
     LOG.warning("no lock given: pinning what is here now", advice="write one with `appliance lock` and review it")
-    return lock.make(loaded, suites, engine=request.engine, record=record, root=loaded.folder), loaded.folder
+    root = loaded.folder
+    return lock.make(loaded, suites, engine=request.engine, record=record, root=root, progress=progress), root
 
 
 def _check_against_job(booted: Booted, loaded: LoadedJob, suites: list[LoadedSuite]) -> list[LoadedSuite]:
