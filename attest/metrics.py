@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
+from fractions import Fraction
 
 from attest.canonical import Model
 
@@ -64,9 +65,13 @@ def _text(value: Decimal) -> str:
     return str(value.quantize(PLACES) + 0)
 
 
-def compare(value: str, comparator: str, threshold: str) -> bool:
-    """Whether `value comparator threshold` holds, in exact decimal arithmetic."""
-    left, right = Decimal(value), Decimal(threshold)
-    return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right, "==": left == right}[
-        comparator
-    ]
+def mean(scores: Sequence[str]) -> Fraction | None:
+    """The exact mean of decimal strings, or None when there are none."""
+    return sum(map(Fraction, scores), Fraction(0)) / len(scores) if scores else None
+
+
+def compare(value: str | Fraction, comparator: str, threshold: str) -> bool:
+    """Whether `value comparator threshold` holds, in exact arithmetic."""
+    left, right = Fraction(value), Fraction(threshold)
+    outcomes = {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right, "==": left == right}
+    return outcomes[comparator]

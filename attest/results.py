@@ -6,7 +6,7 @@ the key, so the same job gives the same bytes anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -69,7 +69,7 @@ class ClaimResult(Model):
     value: str | None = None
     """The value found; absent when nothing was scored."""
     holds: bool
-    """Whether it holds. A claim about an incomplete suite does not."""
+    """Whether it holds, by the exact mean. It does not where a sample is missing, failed, or was not scored."""
 
 
 class Results(Model):
@@ -99,7 +99,7 @@ def tabulate(job: Job, plan: Sequence[PlannedSuite], records: Iterable[SampleRec
         job_digest=job_digest(job),
         complete=all(suite.planned == suite.run + suite.failed for suite in suites),
         suites=suites,
-        claims=tuple(_claim(claim, suites) for claim in job.claims),
+        claims=tuple(_claim(claim, suites, groups) for claim in job.claims),
     )
 
 
@@ -122,13 +122,18 @@ def _suite(entry: PlannedSuite, records: list[SampleRecord]) -> SuiteResult:
     )
 
 
-def _claim(claim: Claim, suites: Sequence[SuiteResult]) -> ClaimResult:
+def _claim(
+    claim: Claim, suites: Sequence[SuiteResult], groups: Mapping[tuple[str, str], list[SampleRecord]]
+) -> ClaimResult:
+    """A claim holds for the exact mean of all planned samples: one that failed or was not scored leaves it open."""
     for suite in suites:
         if (suite.model, suite.suite) == (claim.model, claim.suite):
             for score in suite.scores:
                 if score.scorer == claim.metric and score.estimate is not None:
-                    value = score.estimate.value
-                    complete = suite.planned == suite.run + suite.failed
-                    holds = complete and metrics.compare(value, claim.comparator, claim.threshold)
-                    return ClaimResult(claim=claim, value=value, holds=holds)
+                    records = groups[suite.model, suite.suite]
+                    found = [record.scores[claim.metric] for record in records if claim.metric in record.scores]
+                    exact = metrics.mean(found)
+                    whole = exact is not None and len(found) == suite.planned
+                    holds = whole and metrics.compare(exact or "0", claim.comparator, claim.threshold)
+                    return ClaimResult(claim=claim, value=score.estimate.value, holds=holds)
     return ClaimResult(claim=claim, holds=False)

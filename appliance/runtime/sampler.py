@@ -45,6 +45,7 @@ def uniform(seed: int, stream: str, position: int) -> float:
 
 def choose(logits: Logits, settings: Sampling, seed: int, stream: str, position: int) -> Draw:
     """The token at `position`. Ties go to the lower id. Raises `ValueError` for logits that are not finite."""
+    _check_finite(logits)
     token = int(np.argmax(logits))
     temperature = float(settings.temperature)
     if temperature > 0:
@@ -54,10 +55,14 @@ def choose(logits: Logits, settings: Sampling, seed: int, stream: str, position:
 
 def logprob(logits: Logits, token: int) -> float:
     """Log-probability of `token` in nats. Raises `ValueError` for logits that are not finite."""
-    if not np.isfinite(logits).all():
-        raise ValueError("expected finite logits, found infinities or NaN")
+    _check_finite(logits)
     shifted = logits.astype(np.float64) - float(logits.max())
     return float(shifted[token]) - log(float(np.cumsum(exp(shifted))[-1]))
+
+
+def _check_finite(logits: Logits) -> None:
+    if not np.isfinite(logits).all():
+        raise ValueError("expected finite logits, found infinities or NaN")
 
 
 def _sample(logits: Logits, temperature: float, settings: Sampling, u: float) -> int:

@@ -170,3 +170,17 @@ def test_a_claim_is_carried_as_the_job_states_it() -> None:
     (result,) = tabulate(make_job(claim(">", "0.10")), PLAN, []).claims
     assert result.claim == stated
     assert result.claim.threshold == "0.10"
+
+
+@pytest.mark.parametrize("third", [FAILED, {"exact": None}], ids=["failed", "unscored"])
+def test_a_claim_does_not_hold_where_a_sample_has_no_score(third: dict[str, Any]) -> None:
+    records = [record(0), record(1), record(2, **third)]
+    (found,) = tabulate(make_job(claim(">=", "0.9")), PLAN, records).claims
+    assert (found.value, found.holds) == ("1.000000", False)
+
+
+@pytest.mark.parametrize(("comparator", "threshold"), [(">=", "0.666667"), ("==", "0.666667")])
+def test_a_claim_is_about_the_exact_mean(comparator: str, threshold: str) -> None:
+    records = [record(0), record(1), record(2, "0")]
+    (found,) = tabulate(make_job(claim(comparator, threshold)), PLAN, records).claims
+    assert (found.value, found.holds) == ("0.666667", False)
