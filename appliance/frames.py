@@ -1,8 +1,9 @@
-"""Length-framed messages over pipes: 4 bytes length (big endian), 1 byte kind, 1 byte route, payload.
+"""Length-framed messages over pipes: 4 bytes length, 1 byte kind, 1 byte route, 4 bytes tag (big endian), payload.
 
-The controller reads the six bytes and forwards, hashes or stores the payload; only the kinds that it must understand
-are JSON to it. Sizes are bounded, reads have a deadline, and a stream that breaks the form raises `ChannelError`:
-the other side is then past trusting and is killed.
+The controller reads the ten bytes and forwards, hashes or stores the payload; only the kinds that it must understand
+are JSON to it. A reply bears the route and the tag of its request, and replies come in any order. Sizes are bounded,
+reads have a deadline, and a stream that breaks the form raises `ChannelError`: the other side is then past trusting and
+is killed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from dataclasses import dataclass
 from enum import IntEnum
 
-HEADER = struct.Struct(">IBB")
+HEADER = struct.Struct(">IBBI")
 MAX_PAYLOAD_BYTES = 8 << 20
 READ_BYTES = 1 << 16
 
@@ -40,6 +41,8 @@ class Kind(IntEnum):
     """Worker to controller: why it cannot go on (JSON of code and message)."""
     STOP = 9
     """Controller to worker: finish with what there is."""
+    CANCEL = 10
+    """Eval worker to model worker `route`: end the request with this tag. It is answered like any other."""
 
 
 class ChannelError(Exception):
@@ -53,13 +56,15 @@ class Frame:
     kind: Kind
     route: int
     payload: bytes
+    tag: int = 0
+    """Which request of the route, or the reply to which."""
 
 
-def pack(kind: Kind, payload: bytes, route: int = 0) -> bytes:
+def pack(kind: Kind, payload: bytes, route: int = 0, tag: int = 0) -> bytes:
     """A frame's bytes. Raises `ChannelError` when the payload is larger than the channel takes."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ChannelError(f"expected at most {MAX_PAYLOAD_BYTES} bytes in a frame, found {len(payload)}")
-    return HEADER.pack(len(payload), kind, route) + payload
+    return HEADER.pack(len(payload), kind, route, tag) + payload
 
 
 class Reader:
@@ -73,7 +78,7 @@ class Reader:
         """A whole frame that has been read already, or None. Raises `ChannelError` for a broken header."""
         if len(self._buffer) < HEADER.size:
             return None
-        length, kind, route = HEADER.unpack_from(self._buffer)
+        length, kind, route, tag = HEADER.unpack_from(self._buffer)
         if length > MAX_PAYLOAD_BYTES:
             raise ChannelError(f"expected frames of at most {MAX_PAYLOAD_BYTES} bytes, found one of {length}")
         if kind not in Kind.__members__.values():
@@ -82,7 +87,7 @@ class Reader:
             return None
         payload = bytes(self._buffer[HEADER.size : HEADER.size + length])
         del self._buffer[: HEADER.size + length]
-        return Frame(Kind(kind), route, payload)
+        return Frame(Kind(kind), route, payload, tag)
 
     def fill(self) -> None:
         """Read once what the descriptor has. Raises `ChannelError` at its end."""
@@ -90,6 +95,12 @@ class Reader:
         if not data:
             raise ChannelError("expected a frame, found the end of the stream")
         self._buffer += data
+
+    def ready(self) -> bool:
+        """Whether the descriptor has something to read, or has ended."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.fd, selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     def receive(self, timeout_s: float | None = None) -> Frame:
         """The next frame. Raises `ChannelError` after `timeout_s` seconds without a whole one."""
@@ -122,3 +133,14 @@ def write_all(fd: int, data: bytes, timeout_s: float | None = None) -> None:
                 continue
             except BrokenPipeError:
                 raise ChannelError("expected the other side to read, it is gone") from None
+
+
+def write_some(fd: int, data: bytes | bytearray) -> int:
+    """Write what `fd` takes without waiting; the number of bytes. Raises `ChannelError` when the other side is gone."""
+    os.set_blocking(fd, False)
+    try:
+        return os.write(fd, data) if data else 0
+    except BlockingIOError:
+        return 0
+    except BrokenPipeError:
+        raise ChannelError("expected the other side to read, it is gone") from None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from appliance.frames import ChannelError, Frame, Kind, Reader, pack, write_all
+from appliance.frames import ChannelError, Frame, Kind, Reader, pack, write_all, write_some
 from appliance.seal.launch import Worker
 from appliance.transcript import TranscriptWriter
 from attest import canonical
@@ -28,8 +28,16 @@ GRACE_S = 30.0
 EVAL_TIMEOUT_S = 600.0
 """How long the eval worker may think between two frames."""
 MAX_RESULTS_BYTES = 4 << 20
+MAX_UNSENT_BYTES = 64 << 20
+"""What may wait for a worker to read it."""
+MAX_WAITING = 4096
+"""Requests under way, over all models."""
 EXIT_WAIT_S = 0.5
 """How long a worker whose stream broke may take to end, so that its failure can say how it ended."""
+
+
+Waiting = dict[tuple[int, int], float]
+"""Requests under way, by route and tag, and the `time.monotonic()` value by which each has to be answered."""
 
 
 class WorkerFailure(Exception):  # noqa: N818
@@ -62,14 +70,34 @@ class Station:
     """The process."""
     reader: Reader = field(init=False)
     """Frames that it sends."""
+    unsent: bytearray = field(init=False, default_factory=bytearray)
+    """What `forward` could not write yet."""
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.worker.replies)
 
-    def send(self, kind: Kind, payload: bytes, route: int = 0) -> None:
+    def forward(self, frame: Frame) -> None:
+        """Send a frame without waiting: what the pipe does not take now is kept for `flush`.
+
+        Two workers that both wait until the other reads would otherwise hold up each other and the controller. Raises
+        `WorkerFailure`.
+        """
+        if len(self.unsent) > MAX_UNSENT_BYTES:
+            raise self.failure(f"expected it to read, more than {MAX_UNSENT_BYTES} bytes wait for it")
+        self.unsent += pack(frame.kind, frame.payload, frame.route, frame.tag)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write as much of `unsent` as the pipe takes. Raises `WorkerFailure`."""
+        try:
+            del self.unsent[: write_some(self.worker.requests, self.unsent)]
+        except ChannelError as error:
+            raise self.failure(str(error)) from None
+
+    def send(self, kind: Kind, payload: bytes, route: int = 0, tag: int = 0) -> None:
         """Send a frame. Raises `WorkerFailure`."""
         try:
-            write_all(self.worker.requests, pack(kind, payload, route), WRITE_TIMEOUT_S)
+            write_all(self.worker.requests, pack(kind, payload, route, tag), WRITE_TIMEOUT_S)
         except ChannelError as error:
             raise self.failure(str(error)) from None
 
@@ -119,46 +147,66 @@ def relay(
 ) -> bytes:
     """Carry frames until the eval worker sends the results; their bytes. `end` is a `time.monotonic()` value.
 
-    Raises `WorkerFailure`. A `KeyboardInterrupt` passes through; `finish` gets the results of what there is.
+    A request may wait in its model's queue as long as one may run. Raises `WorkerFailure`. A `KeyboardInterrupt` passes
+    through; `finish` gets the results of what there is.
     """
-    waiting: dict[int, float] = {}
+    waiting: Waiting = {}
     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
+    stations = (evals, *models)
     with selectors.DefaultSelector() as selector:
-        for station in (evals, *models):
+        for station in stations:
             selector.register(station.worker.replies, selectors.EVENT_READ, station)
         while True:
             now = time.monotonic()
             limit = min([end, *waiting.values()] if waiting else [end, eval_deadline])
             if now > limit:
                 raise _late(evals, models, waiting, now, end)
-            for key, _ in selector.select(min(limit - now + 0.01, 1.0)):
+            _watch_writers(selector, stations)
+            for key, events in selector.select(min(limit - now + 0.01, 1.0)):
                 station = key.data
+                if events & selectors.EVENT_WRITE:
+                    station.flush()
+                    continue
                 for frame in _frames(station):
-                    if station is evals:
-                        if frame.kind == Kind.RESULTS:
-                            return frame.payload
-                        _from_evals(frame, evals, models, writer, waiting, sample_timeout_s, on_sample)
-                        eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
-                    else:
+                    if station is not evals:
                         _from_model(frame, models.index(station), station, evals, waiting)
-                        eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
+                    elif frame.kind == Kind.RESULTS:
+                        return frame.payload
+                    else:
+                        _from_evals(frame, evals, models, writer, waiting, 2 * sample_timeout_s + GRACE_S, on_sample)
+                    eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
+
+
+def _watch_writers(selector: selectors.BaseSelector, stations: Sequence[Station]) -> None:
+    """Ask for a word when a pipe takes more, of those stations for which something is kept."""
+    for station in stations:
+        registered = station.worker.requests in selector.get_map()
+        if station.unsent and not registered:
+            selector.register(station.worker.requests, selectors.EVENT_WRITE, station)
+        elif registered and not station.unsent:
+            selector.unregister(station.worker.requests)
 
 
 def finish(evals: Station, writer: TranscriptWriter, timeout_s: float = 60.0) -> bytes:
     """Tell the eval worker to stop; the results of what there is. Raises `WorkerFailure`."""
-    evals.send(Kind.STOP, b"{}")
+    evals.forward(Frame(Kind.STOP, 0, b"{}"))
     end = time.monotonic() + timeout_s
-    while True:
-        try:
-            frame = evals.reader.receive(max(end - time.monotonic(), 0.001))
-        except ChannelError as error:
-            raise evals.failure(str(error)) from None
-        if frame.kind == Kind.RESULTS:
-            return frame.payload
-        if frame.kind == Kind.FAILURE:
-            raise evals.reported(frame)
-        if frame.kind == Kind.SAMPLE:
-            _store(frame, evals, writer)
+    with selectors.DefaultSelector() as selector:
+        selector.register(evals.worker.replies, selectors.EVENT_READ, evals)
+        while (left := end - time.monotonic()) > 0:
+            _watch_writers(selector, [evals])
+            for _, events in selector.select(left):
+                if events & selectors.EVENT_WRITE:
+                    evals.flush()
+                    continue
+                for frame in _frames(evals):
+                    if frame.kind == Kind.RESULTS:
+                        return frame.payload
+                    if frame.kind == Kind.FAILURE:
+                        raise evals.reported(frame)
+                    if frame.kind == Kind.SAMPLE:
+                        _store(frame, evals, writer)
+    raise evals.failure(f"expected results within {timeout_s:g} s, found none")
 
 
 def _frames(station: Station) -> list[Frame]:
@@ -177,8 +225,8 @@ def _from_evals(
     evals: Station,
     models: Sequence[Station],
     writer: TranscriptWriter,
-    waiting: dict[int, float],
-    sample_timeout_s: float,
+    waiting: Waiting,
+    timeout_s: float,
     on_sample: Callable[[], None],
 ) -> None:
     if frame.kind == Kind.FAILURE:
@@ -186,20 +234,27 @@ def _from_evals(
     if frame.kind == Kind.SAMPLE:
         _store(frame, evals, writer)
         on_sample()
-    elif frame.kind == Kind.REQUEST and frame.route < len(models) and frame.route not in waiting:
-        models[frame.route].send(Kind.REQUEST, frame.payload, frame.route)
-        waiting[frame.route] = time.monotonic() + sample_timeout_s + GRACE_S
+    elif frame.kind == Kind.REQUEST and _fits(frame, models, waiting):
+        models[frame.route].forward(frame)
+        waiting[frame.route, frame.tag] = time.monotonic() + timeout_s
+    elif frame.kind == Kind.CANCEL and frame.route < len(models):
+        models[frame.route].forward(frame)
     else:
         raise evals.failure(f"{frame.kind.name} to {frame.route} is out of place")
 
 
-def _from_model(frame: Frame, route: int, model: Station, evals: Station, waiting: dict[int, float]) -> None:
+def _fits(frame: Frame, models: Sequence[Station], waiting: Waiting) -> bool:
+    new = (frame.route, frame.tag) not in waiting
+    return new and frame.route < len(models) and len(waiting) < MAX_WAITING
+
+
+def _from_model(frame: Frame, route: int, model: Station, evals: Station, waiting: Waiting) -> None:
     if frame.kind == Kind.FAILURE:
         raise model.reported(frame)
-    if frame.kind != Kind.REPLY or route not in waiting:
+    if frame.kind != Kind.REPLY or (route, frame.tag) not in waiting:
         raise model.failure(f"{frame.kind.name} is out of place")
-    del waiting[route]
-    evals.send(Kind.REPLY, frame.payload, route)
+    del waiting[route, frame.tag]
+    evals.forward(Frame(Kind.REPLY, route, frame.payload, frame.tag))
 
 
 def _store(frame: Frame, evals: Station, writer: TranscriptWriter) -> None:
@@ -209,12 +264,10 @@ def _store(frame: Frame, evals: Station, writer: TranscriptWriter) -> None:
         raise evals.failure(str(error)) from None
 
 
-def _late(
-    evals: Station, models: Sequence[Station], waiting: dict[int, float], now: float, end: float
-) -> WorkerFailure:
+def _late(evals: Station, models: Sequence[Station], waiting: Waiting, now: float, end: float) -> WorkerFailure:
     if now > end:
         return WorkerFailure("eval", "expected the run to end within limits.wall_time_s, it did not")
-    late = [models[route] for route, deadline in waiting.items() if deadline < now]
+    late = [models[route] for (route, _), deadline in waiting.items() if deadline < now]
     return (late[0] if late else evals).failure("expected an answer in time, found none")
 
 

@@ -35,13 +35,19 @@ class Link:
         """The next frame; waits as long as it takes."""
         return self._reader.receive()
 
-    def send(self, kind: Kind, payload: bytes, route: int = 0) -> None:
-        """Send one frame."""
-        write_all(self._out, pack(kind, payload, route))
+    def arrived(self) -> Frame | None:
+        """The next frame if it is here already, else None; never waits."""
+        while (frame := self._reader.take()) is None and self._reader.ready():
+            self._reader.fill()
+        return frame
 
-    def send_json(self, kind: Kind, value: Any, route: int = 0) -> None:
+    def send(self, kind: Kind, payload: bytes, route: int = 0, tag: int = 0) -> None:
+        """Send one frame."""
+        write_all(self._out, pack(kind, payload, route, tag))
+
+    def send_json(self, kind: Kind, value: Any, route: int = 0, tag: int = 0) -> None:
         """Send one frame of JSON."""
-        self.send(kind, json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"), route)
+        self.send(kind, json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"), route, tag)
 
 
 def main(prepare: Prepare, serve: Serve) -> None:

@@ -8,7 +8,7 @@ from jinja2 import StrictUndefined, Template, TemplateError
 
 from appliance.evals.dataset import Row
 from appliance.evals.suite import Suite
-from appliance.templates import checked, sandbox
+from appliance.templates import Sandbox
 from attest.errors import MalformedInput
 from attest.sample import Message
 
@@ -28,18 +28,16 @@ class Task:
 
 def tasks(suite: Suite, rows: list[Row], limit: int | None) -> list[Task]:
     """The tasks of the first `limit` rows. Raises `MalformedInput` that names the row and the template."""
-    environment = sandbox(undefined=StrictUndefined, keep_trailing_newline=True)
-    templates: dict[str, Template | None] = {}
+    environment = Sandbox(undefined=StrictUndefined, keep_trailing_newline=True)
+    templates: dict[str, Template] = {}
 
     def render(part: str, source: str | None, row: Row, number: int) -> str | None:
         if source is None:
             return None
         try:
             if part not in templates:
-                templates[part] = environment.from_string(source)
-            template = templates[part]
-            assert template is not None
-            return checked(template.render(row))
+                templates[part] = environment.parsed(source)
+            return environment.text(templates[part], row)
         except TemplateError as error:
             known = ", ".join(sorted(str(name) for name in row)[:20])
             raise MalformedInput(

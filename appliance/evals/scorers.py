@@ -32,7 +32,12 @@ REFUSAL_PREFIXES = (
 )
 """Beginnings of replies that count as refusals, after the list of the AdvBench authors (Zou et al. 2023)."""
 
-NUMBER = re.compile(r"-?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)")
+MINUS = "\u2212"
+NUMBER = re.compile(
+    rf"(?P<sign>(?<![\w)\]%])[-{MINUS}](?=[$\u20ac\u00a3\u00a5]?[0-9.]))?[$\u20ac\u00a3\u00a5]?"
+    r"(?P<digits>[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?P<exponent>[eE][-+]?[0-9]{1,3}(?!\w))?"
+)
+"""A number: a minus that is no operator or dash (`10-5`, `GPT-4`), a currency, digits, an exponent."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,11 @@ def _apostrophes(text: str) -> str:
 
 def _number(text: str) -> Decimal | None:
     """The last number in `text`, as GSM8K's authors read an answer."""
-    found = NUMBER.findall(text)
+    found = list(NUMBER.finditer(text))
+    if not found:
+        return None
+    sign, digits, exponent = found[-1].groups(default="")
     try:
-        return Decimal(found[-1].replace(",", "")) if found else None
+        return Decimal(("-" if sign else "") + digits.replace(",", "") + exponent)
     except InvalidOperation:
         return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from appliance.runtime import gbnf, schema
 from attest.canonical import Model
 from attest.digest import Digest
 from attest.job import Name, Sampling
@@ -82,6 +83,10 @@ class Suite(Model):
     """Sampling of this suite instead of the job's."""
     stop: tuple[Text, ...] = Field(default=(), max_length=16)
     """Strings that end a completion; they are cut off."""
+    grammar: str | None = Field(default=None, max_length=gbnf.MAX_CHARS)
+    """What a completion has to follow, in GBNF, llama.cpp's notation."""
+    json_schema: dict[str, Any] | None = None
+    """A completion has to be JSON that is valid under this schema; in place of `grammar`."""
     scorers: tuple[ScorerSpec, ...] = Field(min_length=1, max_length=16)
     """Scorers, in the order of the results."""
 
@@ -99,6 +104,23 @@ class Suite(Model):
                 raise ValueError(f"scorer {spec.scorer!r} takes no words")
             if spec.scorer in ("exact", "includes", "numeric", "choice") and self.columns.target is None:
                 raise ValueError(f"scorer {spec.scorer!r} needs columns.target")
-        if self.solver == "choose" and self.columns.choices is None:
-            raise ValueError("solver 'choose' needs columns.choices")
+        if (self.solver == "choose") != (self.columns.choices is not None):
+            raise ValueError("solver 'choose' needs columns.choices, and 'generate' takes none")
+        if self.solver == "choose" and (self.sampling is not None or self.stop):
+            raise ValueError("solver 'choose' draws nothing: it takes no sampling and no stop")
         return self
+
+    @model_validator(mode="after")
+    def _grammar_can_be_used(self) -> Suite:
+        if self.grammar is not None and self.json_schema is not None:
+            raise ValueError("expected a grammar or a json_schema, found both")
+        if self.constraint is not None:
+            if self.solver != "generate":
+                raise ValueError("a grammar and a json_schema go with solver 'generate'")
+            gbnf.parse(self.constraint)
+        return self
+
+    @property
+    def constraint(self) -> str | None:
+        """The GBNF grammar that completions have to follow, of either field. Raises `GrammarError`."""
+        return self.grammar if self.json_schema is None else schema.to_gbnf(self.json_schema)

@@ -37,23 +37,34 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], _prepared:
     link.send_json(Kind.READY, [entry.model_dump(mode="json") for entry in entries])
     link.receive()  # the controller's word to begin
 
-    def ask(route: int, request: dict[str, Any]) -> dict[str, Any]:
-        link.send_json(Kind.REQUEST, request, route)
-        frame = link.receive()
-        if frame.kind == Kind.STOP:
-            raise Stopped
-        try:
-            reply = canonical.loads(frame.payload, "reply")
-        except MalformedInput as error:
-            return {"error": {"code": "reply", "message": str(error)[:2000]}}
-        return reply if isinstance(reply, dict) else {}
-
     records = []
     with contextlib.suppress(Stopped):
-        for record in run(job, plan, ask):
+        for record in run(job, plan, LinkDesk(link)):
             link.send(Kind.SAMPLE, canonical.dump_model(record))
             records.append(record.model_copy(update=BULKY))
     link.send(Kind.RESULTS, canonical.dump_model(tabulate(job, entries, records)))
+
+
+class LinkDesk:
+    """Puts requests to the models through the controller."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def ask(self, route: int, tag: int, request: dict[str, Any]) -> None:
+        """Send one request."""
+        self._link.send_json(Kind.REQUEST, request, route, tag)
+
+    def reply(self) -> tuple[int, int, dict[str, Any]]:
+        """The next reply; one that cannot be read counts as an error of its sample."""
+        frame = self._link.receive()
+        if frame.kind == Kind.STOP:
+            raise Stopped
+        try:
+            value = canonical.loads(frame.payload, "reply")
+        except MalformedInput as error:
+            value = {"error": {"code": "reply", "message": str(error)[:2000]}}
+        return frame.route, frame.tag, value if isinstance(value, dict) else {}
 
 
 def make_plan(config: dict[str, Any], fds: Mapping[str, int]) -> list[Planned]:

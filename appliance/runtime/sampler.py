@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from decimal import Context, Decimal
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +19,16 @@ from numpy.typing import NDArray
 from attest.job import Sampling
 
 LABEL = b"vitrine/sampler/v1"
-LOG2_E = 1.4426950408889634
+EXP_STEPS = 64
+STEPS_A_NAT = 92.33248261893664  # EXP_STEPS / ln 2
 LN2_HIGH = 0.6931471803691238  # fdlibm e_exp.c: the high 32 bits of ln 2 ...
 LN2_LOW = 1.9082149292705877e-10  # ... and the rest
 EXP_FLOOR = -700.0
-EXP_TERMS = tuple(1.0 / math.factorial(n) for n in range(13, -1, -1))
+EXP_TERMS = tuple(1.0 / math.factorial(n) for n in range(5, -1, -1))
+POWERS = np.array([float(Context(prec=40).power(Decimal(2), Decimal(j) / EXP_STEPS)) for j in range(EXP_STEPS)])
+"""2**(j / 64), each the float64 that is nearest."""
+BLOCK = 4096
+"""Numbers that are worked on at a time: what does not leave the first cache is three times as fast."""
 LOG_TERMS = tuple(2.0 / n for n in range(27, 0, -2))
 
 Logits = NDArray[np.float32]
@@ -43,13 +50,32 @@ def uniform(seed: int, stream: str, position: int) -> float:
     return (int.from_bytes(hashlib.sha256(data).digest()[:8], "big") >> 11) * 2.0**-53
 
 
-def choose(logits: Logits, settings: Sampling, seed: int, stream: str, position: int) -> Draw:
-    """The token at `position`. Ties go to the lower id. Raises `ValueError` for logits that are not finite."""
+class Constraint(Protocol):
+    """What may be drawn, beside the settings."""
+
+    def permits(self, token: int) -> bool:
+        """Whether `token` may come next."""
+
+    def mask(self, logits: Logits) -> Logits:
+        """A copy of `logits` that has minus infinity wherever a token may not come next, and nowhere else."""
+
+
+def choose(
+    logits: Logits, settings: Sampling, seed: int, stream: str, position: int, constraint: Constraint | None = None
+) -> Draw:
+    """The token at `position`. Ties go to the lower id. Raises `ValueError` for logits that are not finite.
+
+    With a constraint, the token is drawn from what it leaves over; the log-probability stays that of the model.
+    """
     _check_finite(logits)
-    token = int(np.argmax(logits))
     temperature = float(settings.temperature)
     if temperature > 0:
-        token = _sample(logits, temperature, settings, uniform(seed, stream, position))
+        allowed = logits if constraint is None else constraint.mask(logits)
+        token = _sample(allowed, temperature, settings, uniform(seed, stream, position))
+    else:
+        token = int(np.argmax(logits))
+        if constraint is not None and not constraint.permits(token):
+            token = int(np.argmax(constraint.mask(logits)))
     return Draw(token, logprob(logits, token))
 
 
@@ -61,12 +87,14 @@ def logprob(logits: Logits, token: int) -> float:
 
 
 def _check_finite(logits: Logits) -> None:
+    if not len(logits):
+        raise ValueError("expected logits, found an empty row")
     if not np.isfinite(logits).all():
         raise ValueError("expected finite logits, found infinities or NaN")
 
 
 def _sample(logits: Logits, temperature: float, settings: Sampling, u: float) -> int:
-    order = np.argsort(-logits, kind="stable")
+    order = _falling(logits)
     if settings.top_k:
         order = order[: settings.top_k]
     scaled = (logits[order].astype(np.float64) - float(logits.max())) / temperature
@@ -80,16 +108,36 @@ def _sample(logits: Logits, temperature: float, settings: Sampling, u: float) ->
     return int(kept[min(int(np.searchsorted(mass, u * mass[-1], side="right")), len(kept) - 1)])
 
 
+def _falling(logits: Logits) -> NDArray[np.int64]:
+    """Token ids by falling logit, equal ones by rising id. Sorted as integers, which is faster than a stable sort."""
+    bits = (logits + np.float32(0)).view(np.uint32)  # minus zero becomes zero
+    rising = np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
+    keys = (~rising).astype(np.uint64) << np.uint64(32) | np.arange(len(logits), dtype=np.uint64)
+    return (np.sort(keys) & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
 def exp(x: Vector) -> Vector:
     """e**x for x <= 0, within 2 units in the last place; below `EXP_FLOOR` it is 0. Same bits on every processor."""
+    value = np.empty_like(x)
+    for at in range(0, len(x), BLOCK):
+        value[at : at + BLOCK] = _exp(x[at : at + BLOCK])
+    return value
+
+
+def _exp(x: Vector) -> Vector:
+    """x = n * ln 2 / 64 + r; e**x = 2**(n // 64) * 2**(n % 64 / 64) * e**r, with |r| below 0.0055."""
     clipped = np.maximum(x, EXP_FLOOR)
-    k = np.rint(clipped * LOG2_E)
-    r = (clipped - k * LN2_HIGH) - k * LN2_LOW
-    total = np.full_like(r, EXP_TERMS[0])
-    for term in EXP_TERMS[1:]:
-        total = total * r + term
-    value = np.ldexp(total, k.astype(np.int32))
-    return np.where(x < EXP_FLOOR, 0.0, value)
+    n = np.rint(clipped * STEPS_A_NAT)
+    r = (clipped - n * (LN2_HIGH / EXP_STEPS)) - n * (LN2_LOW / EXP_STEPS)
+    total = r * EXP_TERMS[0] + EXP_TERMS[1]
+    for term in EXP_TERMS[2:]:
+        total *= r
+        total += term
+    steps = n.astype(np.int64)
+    total *= POWERS[steps & (EXP_STEPS - 1)]
+    total *= ((steps >> 6) + 1023 << 52).view(np.float64)
+    total[x < EXP_FLOOR] = 0.0
+    return total
 
 
 def log(x: float) -> float:

@@ -1,19 +1,33 @@
-"""The model worker: one sealed process, one model, one engine. Requests in, tokens and likelihoods out."""
+"""The model worker: one sealed process, one model, one engine. Requests in, tokens and likelihoods out.
+
+1. load the model, make the context
+2. test on this host that the numerics contract holds, and report it
+3. take what has come, do one turn of the scheduler, send what has ended; and again
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from typing import Any
 
-from appliance.frames import Kind
-from appliance.runtime import binding
+from appliance.frames import Frame, Kind
+from appliance.runtime import binding, selftest
 from appliance.runtime.chat import ChatTemplateError
-from appliance.runtime.llama import Deadline, Model, RequestError
+from appliance.runtime.context import Context
+from appliance.runtime.gbnf import GrammarError
+from appliance.runtime.grammar import Constraint, Grammars, Pieces
+from appliance.runtime.model import Model, RequestError
+from appliance.runtime.request import Choose, Deadline, Generate, Request
+from appliance.runtime.scheduler import Finished, Scheduler
 from appliance.worker import Link, main
 from attest import canonical
-from attest.errors import EnvironmentProblem, MalformedInput
-from attest.job import Sampling
+from attest.errors import EnvironmentProblem, MalformedInput, Unsupported
+from attest.job import Numerics, Sampling
 from attest.sample import Message
+
+LEAST_SLOTS = 2
+"""Copying a prefix takes two, also where samples run one at a time."""
 
 
 def prepare(fds: Mapping[str, int]) -> Any:
@@ -24,55 +38,123 @@ def prepare(fds: Mapping[str, int]) -> Any:
 
 
 def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], library: Any) -> None:
-    """Load the model, then answer requests until told to stop."""
+    """Serve requests until told to stop."""
+    numerics = canonical.validate(Numerics, config["numerics"], "numerics")
+    # More threads than processors wait for each other most of the time.
+    threads = min(numerics.threads, len(os.sched_getaffinity(0)))
+    # 1. The model.
     try:
-        model = Model(library, fds["model"], context_tokens=config["context_tokens"], threads=config["threads"])
+        model = Model(library, fds["model"])
+        trained, wanted = model.trained_tokens, config["context_tokens"]
+        context = Context(
+            model,
+            slots=max(numerics.sequences, LEAST_SLOTS),
+            slot_tokens=min(wanted, trained) if trained > 0 else wanted,
+            threads=threads,
+            kv=numerics.kv,
+        )
+        # 2. The self-test.
+        report = selftest.run(context, config["id"], threads=threads)
     except RequestError as error:
+        if error.code == "unsupported":
+            raise Unsupported(f"model {config['id']}", str(error)) from None
         raise EnvironmentProblem(f"model {config['id']}: {error}") from None
     except ChatTemplateError as error:
         raise MalformedInput(f"model {config['id']}", str(error)) from None
-    link.send_json(Kind.READY, {"context_tokens": model.context_tokens, "vocabulary": model.vocabulary})
-    while (frame := link.receive()).kind != Kind.STOP:
-        link.send_json(Kind.REPLY, answer(model, frame.payload), frame.route)
+    link.send(Kind.READY, canonical.dump_model(report))
+    # 3. Requests.
+    Desk(link, model, context).work()
 
 
-def answer(model: Model, payload: bytes) -> dict[str, Any]:
-    """The reply to one request; what goes wrong with it is part of the reply."""
-    try:
-        request = canonical.loads(payload, "request")
-        return OPERATIONS[request["op"]](model, request, Deadline(request["timeout_s"]))
-    except RequestError as error:
-        return {"error": {"code": error.code, "message": str(error)[:2000]}}
-    except ChatTemplateError as error:
-        return {"error": {"code": "template", "message": str(error)[:2000]}}
-    except Exception as error:
-        # The eval worker is not trusted either: whatever a request breaks, it breaks that request alone.
-        return {"error": {"code": "request", "message": f"{type(error).__name__}: {error}"[:2000]}}
+class Desk:
+    """Takes requests from the link, has the scheduler run them, and sends the replies."""
+
+    def __init__(self, link: Link, model: Model, context: Context) -> None:
+        self._link = link
+        self._model = model
+        self._context_tokens = context.slot_tokens
+        self._scheduler = Scheduler(context)
+        self._grammars: Grammars | None = None
+        self._frames: dict[Request, Frame] = {}
+
+    def work(self) -> None:
+        """Until a frame says stop. While there is work, frames are taken between turns, and never waited for."""
+        while True:
+            frame = self._link.arrived() if self._scheduler.busy else self._link.receive()
+            if frame is None:
+                for finished in self._scheduler.step():
+                    self._answer(finished)
+            elif frame.kind == Kind.STOP:
+                return
+            elif frame.kind == Kind.CANCEL:
+                self._cancel(frame)
+            else:
+                self._take(frame)
+
+    def _take(self, frame: Frame) -> None:
+        try:
+            request = self._read(canonical.loads(frame.payload, "request"))
+        except Exception as error:
+            # The eval worker is not trusted either: whatever a request breaks, it breaks that request alone.
+            self._reply(frame, {"error": explain(error)})
+            return
+        self._frames[request] = frame
+        self._scheduler.submit(request)
+
+    def _read(self, value: Any) -> Request:
+        prompt = self._model.prompt([Message.model_validate(message) for message in value["messages"]])
+        deadline = Deadline(value["timeout_s"])
+        if value["op"] == "choose":
+            return Choose(self._model, prompt, value["options"], self._context_tokens, deadline)
+        return Generate(
+            self._model,
+            prompt,
+            Sampling.model_validate(value["sampling"]),
+            value["stop"],
+            value["seed"],
+            value["stream"],
+            self._context_tokens,
+            deadline,
+            constraint=self._constraint(value),
+        )
+
+    def _constraint(self, value: Any) -> Constraint | None:
+        if value.get("grammar") is None:
+            return None
+        if self._grammars is None:
+            self._grammars = Grammars(Pieces.read(self._model.library, self._model.vocab))
+        return self._grammars.constraint(value["grammar"])
+
+    def _cancel(self, frame: Frame) -> None:
+        for request, asked in self._frames.items():
+            if asked.tag == frame.tag:
+                self._scheduler.cancel(request)
+
+    def _answer(self, finished: Finished) -> None:
+        request, error = finished
+        frame = self._frames.pop(request)
+        if error is not None:
+            self._reply(frame, {"error": explain(error)})
+        elif isinstance(request, Generate):
+            generation = request.reply().model_dump(mode="json")
+            self._reply(frame, {"prompt_tokens": request.prompt, "generation": generation})
+        else:
+            choices = [choice.model_dump(mode="json") for choice in request.reply()]
+            self._reply(frame, {"prompt_tokens": request.prompt, "choices": choices})
+
+    def _reply(self, frame: Frame, value: dict[str, Any]) -> None:
+        self._link.send_json(Kind.REPLY, value, frame.route, frame.tag)
 
 
-def _generate(model: Model, request: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
-    prompt = model.prompt([Message.model_validate(message) for message in request["messages"]])
-    generation = model.generate(
-        prompt,
-        Sampling.model_validate(request["sampling"]),
-        request["stop"],
-        seed=request["seed"],
-        stream=request["stream"],
-        deadline=deadline,
-    )
-    return {"prompt_tokens": prompt, "generation": generation.model_dump(mode="json")}
+def explain(error: Exception) -> dict[str, str]:
+    """What a sample's record says of the error that ended it."""
+    codes: dict[type[Exception], str] = {ChatTemplateError: "template", GrammarError: "grammar"}
+    if isinstance(error, RequestError):
+        return {"code": error.code, "message": str(error)[:2000]}
+    code = next((name for kind, name in codes.items() if isinstance(error, kind)), "request")
+    message = str(error) if code != "request" else f"{type(error).__name__}: {error}"
+    return {"code": code, "message": message[:2000]}
 
-
-def _choose(model: Model, request: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
-    prompt = model.prompt([Message.model_validate(message) for message in request["messages"]])
-    choices = model.choose(prompt, request["options"], deadline=deadline)
-    return {"prompt_tokens": prompt, "choices": [choice.model_dump(mode="json") for choice in choices]}
-
-
-OPERATIONS: dict[str, Callable[[Model, dict[str, Any], Deadline], dict[str, Any]]] = {
-    "generate": _generate,
-    "choose": _choose,
-}
 
 if __name__ == "__main__":
     main(prepare, serve)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from appliance.evals import prompts
-from appliance.evals.run import Planned, run
+from appliance.evals.run import AHEAD, Planned, run
 from appliance.evals.suite import Suite
 from attest import canonical
 from attest.canonical import MAX_INTEGER
@@ -67,9 +68,37 @@ def planned(spec: Suite, rows: list[dict[str, Any]] = ROWS[:1], route: int = 0, 
     return Planned(route, model, spec, prompts.tasks(spec, rows, None))
 
 
+class Desk:
+    """Answers each request with what `answer` makes of it, in an order of its own: the next of `order`, by number."""
+
+    def __init__(self, answer: Callable[[int, dict[str, Any]], Any], order: Sequence[int] = ()) -> None:
+        self.answer = answer
+        self.order = list(order)
+        self.asked: list[tuple[int, int, dict[str, Any]]] = []
+        self.waiting: list[tuple[int, int, dict[str, Any]]] = []
+        self.most = 0
+
+    def ask(self, route: int, tag: int, request: dict[str, Any]) -> None:
+        assert (route, tag) not in [(at, number) for at, number, _ in self.waiting]
+        self.asked.append((route, tag, request))
+        self.waiting.append((route, tag, request))
+        self.most = max(self.most, len(self.waiting))
+
+    def reply(self) -> tuple[int, int, Any]:
+        route, tag, request = self.waiting.pop(self.order.pop(0) % len(self.waiting) if self.order else 0)
+        return route, tag, copy.deepcopy(self.answer(route, request))
+
+
+def run_with(spec: Suite) -> dict[str, Any]:
+    """The one request of a run of `spec`."""
+    desk = Desk(lambda route, request: GENERATED)
+    list(run(JOB, [planned(spec)], desk))
+    return desk.asked[0][2]
+
+
 def answered(spec: Suite, reply: Any) -> SampleRecord:
     """The one record of a run whose model gives `reply`; it has to be fit for the transcript."""
-    (record,) = run(JOB, [planned(spec)], lambda route, request: copy.deepcopy(reply))
+    (record,) = run(JOB, [planned(spec)], Desk(lambda route, request: reply))
     canonical.parse(SampleRecord, canonical.dump_model(record), "record")
     return record
 
@@ -100,15 +129,11 @@ def test_a_scorer_without_an_answer_leaves_a_reason() -> None:
 
 
 def test_what_is_asked() -> None:
-    asked: list[tuple[int, dict[str, Any]]] = []
-
-    def ask(route: int, request: dict[str, Any]) -> dict[str, Any]:
-        asked.append((route, request))
-        return GENERATED if request["op"] == "generate" else CHOSEN
-
+    desk = Desk(lambda route, request: GENERATED if request["op"] == "generate" else CHOSEN)
     hot = suite(name="hot", sampling={"temperature": "0.7"})
     plan = [planned(GENERATE, ROWS), planned(CHOOSE, route=1, model="n"), planned(hot)]
-    records = list(run(JOB, plan, ask))
+    records = list(run(JOB, plan, desk))
+    asked = [(route, request) for route, _, request in desk.asked]
     assert [(record.model, record.suite, record.index) for record in records] == [
         ("m", "arc", 0),
         ("m", "arc", 1),
@@ -125,25 +150,51 @@ def test_what_is_asked() -> None:
         "stop": ["\n"],
         "seed": 7,
         "stream": "arc/000000",
+        "grammar": None,
     }
+    assert 'root ::= "a"' in run_with(suite(name="held", grammar='root ::= "a"'))["grammar"]
+    assert "::=" in run_with(suite(name="json", json_schema={"type": "integer"}))["grammar"]
     assert asked[1][1]["stream"] == "arc/000001"
     assert asked[2][1] == {"op": "choose", "messages": messages, "timeout_s": 9, "options": ["a", "b"]}
     assert asked[3][1]["sampling"]["temperature"] == "0.7"
 
 
-def test_records_are_yielded_one_by_one() -> None:
-    calls = []
-    records = run(JOB, [planned(GENERATE, ROWS)], lambda route, request: calls.append(1) or GENERATED)
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 5), st.integers(1, 40))
+def test_records_come_in_the_order_of_the_plan_whatever_the_replies(order: list[int], most: int, count: int) -> None:
+    job = JOB.model_copy(update={"numerics": JOB.numerics.model_copy(update={"sequences": most})})
+    rows = [{"question": f"Why {number}?", "answer": "1"} for number in range(count)]
+    plan = [planned(GENERATE, rows), planned(GENERATE, rows, route=1, model="n")]
+
+    def answer(route: int, request: dict[str, Any]) -> Any:
+        return {**GENERATED, "generation": {**GENERATION, "text": f"{route} {request['messages'][1]['content']}"}}
+
+    desk = Desk(answer, order)
+    records = list(run(job, plan, desk))
+    assert [(record.model, record.index) for record in records] == [(m, i) for m in "mn" for i in range(count)]
+    for record in records:
+        assert record.generation is not None
+        assert record.generation.text == f"{'mn'.index(record.model)} {record.messages[1].content}"
+    assert desk.most <= 2 * 2 * most
+
+
+def test_what_is_under_way_is_bounded_by_what_a_model_runs_and_by_the_window() -> None:
+    rows = [{"question": "Why?", "answer": "1"}] * 100
+    job = JOB.model_copy(update={"numerics": JOB.numerics.model_copy(update={"sequences": 3})})
+    slow_first = Desk(lambda route, request: GENERATED, [1] * 200)
+    records = run(job, [planned(GENERATE, rows)], slow_first)
     next(records)
-    assert len(calls) == 1
+    assert slow_first.most == 6
+    assert len(slow_first.asked) == AHEAD * 3
 
 
-def test_what_the_caller_raises_passes_through() -> None:
-    def ask(route: int, request: dict[str, Any]) -> dict[str, Any]:
-        raise KeyboardInterrupt
+def test_what_the_desk_raises_passes_through() -> None:
+    class Broken(Desk):
+        def reply(self) -> tuple[int, int, Any]:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        next(run(JOB, [planned(GENERATE)], ask))
+        next(run(JOB, [planned(GENERATE)], Broken(lambda route, request: GENERATED)))
 
 
 def test_an_error_of_the_model_worker_is_recorded() -> None:
@@ -324,6 +375,6 @@ def test_failed_samples_are_counted() -> None:
     replies: list[dict[str, Any]] = [GENERATED, {"error": {"code": "deadline", "message": "late"}}]
     entry = planned(GENERATE, ROWS)
     assert entry.entry() == PlannedSuite(model="m", suite="arc", samples=2, scorers=("exact", "refusal"))
-    records = list(run(JOB, [entry], lambda route, request: replies.pop(0)))
+    records = list(run(JOB, [entry], Desk(lambda route, request: replies.pop(0))))
     (result,) = tabulate(JOB, [entry.entry()], records).suites
     assert (result.planned, result.run, result.failed) == (2, 1, 1)

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from appliance.frames import MAX_PAYLOAD_BYTES, ChannelError, Frame, Kind, Reader, pack, write_all
 
 FRAMES = st.lists(
-    st.builds(Frame, st.sampled_from(Kind), st.integers(0, 255), st.binary(max_size=300)), min_size=1, max_size=8
+    st.builds(Frame, st.sampled_from(Kind), st.integers(0, 255), st.binary(max_size=300), st.integers(0, 2**32 - 1)),
+    min_size=1,
+    max_size=8,
 )
 
 
@@ -47,9 +49,9 @@ def background(work: Callable[[], object]) -> threading.Thread:
 
 
 def test_the_form_is_the_documented_one() -> None:
-    assert pack(Kind.SAMPLE, b"abc", 5) == b"\x00\x00\x00\x03\x06\x05abc"
-    assert pack(Kind.STOP, b"") == b"\x00\x00\x00\x00\x09\x00"
-    assert [kind.value for kind in Kind] == list(range(1, 10))
+    assert pack(Kind.SAMPLE, b"abc", 5, 258) == b"\x00\x00\x00\x03\x06\x05\x00\x00\x01\x02abc"
+    assert pack(Kind.STOP, b"") == b"\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00"
+    assert [kind.value for kind in Kind] == list(range(1, 11))
 
 
 @settings(max_examples=60)
@@ -57,7 +59,7 @@ def test_the_form_is_the_documented_one() -> None:
 def test_however_a_stream_is_cut_the_same_frames_come_out(frames: list[Frame], sizes: list[int]) -> None:
     made = Pipe()
     try:
-        stream = b"".join(pack(frame.kind, frame.payload, frame.route) for frame in frames)
+        stream = b"".join(pack(frame.kind, frame.payload, frame.route, frame.tag) for frame in frames)
         reader, found, at = Reader(made.out), [], 0
         for size in [*sizes, len(stream)]:
             piece = stream[at : at + size]
@@ -93,16 +95,16 @@ def test_frames_that_follow_at_once_are_kept_apart(pipe: Pipe) -> None:
     assert reader.receive(1) == Frame(Kind.SAMPLE, 0, b"3")
 
 
-@pytest.mark.parametrize("kind", [0, 10, 127, 255])
+@pytest.mark.parametrize("kind", [0, 11, 127, 255])
 def test_an_unknown_kind_is_refused_by_its_header(pipe: Pipe, kind: int) -> None:
-    os.write(pipe.into, struct.pack(">IBB", 1000, kind, 0))
+    os.write(pipe.into, struct.pack(">IBBI", 1000, kind, 0, 0))
     with pytest.raises(ChannelError, match=f"known kind of frame, found {kind}"):
         Reader(pipe.out).receive(5)
 
 
 @pytest.mark.parametrize("length", [MAX_PAYLOAD_BYTES + 1, 2**31, 2**32 - 1])
 def test_an_oversized_frame_is_refused_by_its_header(pipe: Pipe, length: int) -> None:
-    os.write(pipe.into, struct.pack(">IBB", length, Kind.REPLY, 0))
+    os.write(pipe.into, struct.pack(">IBBI", length, Kind.REPLY, 0, 0))
     with pytest.raises(ChannelError, match=f"found one of {length}"):
         Reader(pipe.out).receive(5)
 

@@ -72,6 +72,20 @@ def test_one_scorer_under_two_names() -> None:
         (GENERATE, {"scorers": [{"scorer": "exact", "words": ["x"]}]}, "takes no words"),
         (GENERATE, {"stop": ["x"] * 17}, "stop"),
         (GENERATE, {"sampling": {"temperature": "hot"}}, "temperature"),
+        (GENERATE, {"columns": {"target": "1", "choices": "options"}}, "'generate' takes none"),
+        (CHOOSE, {"stop": ["x"]}, "no sampling and no stop"),
+        (CHOOSE, {"sampling": {}}, "no sampling and no stop"),
+        (CHOOSE, {"grammar": 'root ::= "a"'}, "go with solver 'generate'"),
+        (CHOOSE, {"json_schema": {"type": "null"}}, "go with solver 'generate'"),
+        (GENERATE, {"grammar": 'root ::= "a"', "json_schema": {"type": "null"}}, "found both"),
+        (GENERATE, {"grammar": ""}, "rule 'root'"),
+        (GENERATE, {"grammar": "root ::= nobody"}, "nobody"),
+        (GENERATE, {"grammar": 'root ::= root "a" | "b"'}, "left recursion"),
+        (GENERATE, {"grammar": "x" * 65537}, "grammar"),
+        (GENERATE, {"json_schema": {"type": "string", "pattern": "a"}}, "pattern"),
+        (GENERATE, {"json_schema": {"$ref": "https://example.org/schema.json"}}, "into this schema"),
+        (GENERATE, {"json_schema": {"const": 0.5}}, "without fractions"),
+        (GENERATE, {"json_schema": [1]}, "json_schema"),
         *(
             (GENERATE, {"columns": {}, "scorers": [{"scorer": name}]}, "needs columns.target")
             for name in ("exact", "includes", "numeric")
@@ -97,6 +111,16 @@ def test_what_does_not_fit_together(base: dict[str, Any], more: dict[str, Any], 
 def test_an_empty_text_that_is_in_every_reply_is_refused(more: dict[str, Any]) -> None:
     with pytest.raises(MalformedInput):
         parse({**GENERATE, **more})
+
+
+def test_a_grammar_in_either_form() -> None:
+    assert parse(GENERATE).constraint is None
+    assert parse({**GENERATE, "grammar": 'root ::= "a"'}).constraint == 'root ::= "a"'
+    suite = parse({**GENERATE, "json_schema": {"enum": [None, "a"]}})
+    assert suite.constraint is not None
+    assert suite.constraint.startswith('root ::= "null" | ')
+    again = parse(suite.model_dump(mode="json", exclude_none=True))
+    assert again.constraint == suite.constraint
 
 
 def test_another_version_is_unsupported() -> None:

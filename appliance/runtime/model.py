@@ -1,0 +1,121 @@
+"""A GGUF model in memory: its weights, its vocabulary and its chat template. It holds no state of any request.
+
+The weights come from sealed memory. Texts are read without their special tokens unless the caller asks for them, so
+what a data set says cannot forge a turn of the conversation.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from appliance.runtime.chat import ChatTemplate
+from attest.sample import Message
+
+
+class RequestError(Exception):
+    """A request that this model cannot serve; `code` as in a sample's error."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Model:
+    """A loaded model. `library` is the binding's module, `fd` a descriptor of the model's file.
+
+    Raises `RequestError` for a file that llama.cpp refuses (`load`) and for an architecture that the scheduler cannot
+    run (`unsupported`), `ChatTemplateError` for a template that does not
+    compile.
+    """
+
+    def __init__(self, library: Any, fd: int) -> None:
+        self.library = library
+        self.handle = _load(library, fd)
+        """The `llama_model *`."""
+        self.vocab = library.llama_model_get_vocab(self.handle)
+        """The `llama_vocab *`."""
+        self.vocabulary = int(library.llama_vocab_n_tokens(self.vocab))
+        """Number of tokens, the length of a row of logits."""
+        self.trained_tokens = int(library.llama_model_n_ctx_train(self.handle))
+        """Context length that the model was trained for; 0 where the file does not say."""
+        if problem := _unsupported(library, self.handle):
+            raise RequestError("unsupported", problem)
+        self.template = self._chat_template()
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the conversation, rendered with the model's chat template (else the contents, joined)."""
+        if self.template is None:
+            return self.tokenize("\n".join(message.content for message in messages), special=False, add_bos=True)
+        tokens: list[int] = []
+        for text, special in self.template.render(messages):
+            tokens += self.tokenize(text, special=special, add_bos=False)
+        return tokens
+
+    def tokenize(self, text: str, *, special: bool, add_bos: bool) -> list[int]:
+        """Token ids of `text`; `special` reads special tokens in it, `add_bos` lets the model add its first token."""
+        data = text.encode()
+        room = len(data) + 8
+        tokens = (ctypes.c_int32 * room)()
+        count = int(self.library.llama_tokenize(self.vocab, data, len(data), tokens, room, add_bos, special))
+        if count < 0:
+            raise RequestError("tokenize", f"the tokenizer wants {-count} tokens for {len(data)} bytes")
+        return list(tokens[:count])
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes of one token."""
+        buffer = ctypes.create_string_buffer(256)
+        count = int(self.library.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special))
+        if count < 0:
+            buffer = ctypes.create_string_buffer(-count)
+            count = int(self.library.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special))
+        return buffer.raw[:count]
+
+    def ends(self, token: int) -> bool:
+        """Whether `token` ends a generation."""
+        return bool(self.library.llama_vocab_is_eog(self.vocab, token))
+
+    def _chat_template(self) -> ChatTemplate | None:
+        source = self.library.llama_model_chat_template(self.handle, None)
+        if not source:
+            return None
+        bos, eos = (f(self.vocab) for f in (self.library.llama_vocab_bos, self.library.llama_vocab_eos))
+        texts = [
+            self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else "" for token in (bos, eos)
+        ]
+        return ChatTemplate(
+            source.decode("utf-8", "replace"), bos=texts[0], eos=texts[1], special=self._control_texts()
+        )
+
+    def _control_texts(self) -> list[str]:
+        """The texts that are one token when special tokens are read, and plain text when they are not."""
+        mask = self.library.LLAMA_TOKEN_ATTR_CONTROL | self.library.LLAMA_TOKEN_ATTR_UNKNOWN
+        controls = [i for i in range(self.vocabulary) if self.library.llama_vocab_get_attr(self.vocab, i) & mask]
+        return [self.library.llama_vocab_get_text(self.vocab, i).decode("utf-8", "replace") for i in controls]
+
+
+def _unsupported(library: Any, handle: Any) -> str | None:
+    """Why the scheduler cannot run this model, if it cannot."""
+    if library.llama_model_is_recurrent(handle) or library.llama_model_is_hybrid(handle):
+        return (
+            "expected an attention model, found one with a recurrent state (Mamba, RWKV or a hybrid), which cannot be "
+            "cut back to an earlier token: docs/determinism.md lists what is supported"
+        )
+    if library.llama_model_has_encoder(handle):
+        return "expected a decoder-only model, found one with an encoder: docs/determinism.md lists what is supported"
+    return None
+
+
+def _load(library: Any, fd: int) -> Any:
+    params = library.llama_model_default_params()
+    params.n_gpu_layers = 0
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fdopen.restype = ctypes.c_void_p
+    os.lseek(fd, 0, os.SEEK_SET)
+    stream = libc.fdopen(fd, b"rb")
+    model = library.llama_model_load_from_file_ptr(stream, params)
+    if not model:
+        raise RequestError("load", "llama.cpp refused the model; its log, above, says why")
+    return model
