@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
-ENGINE := build/engine/reference
+ENGINES := build/engine
+ENGINE := $(ENGINES)/x86-64-v3
 LAB    := build/lab
 BUNDLE := build/bundles/demo
 
-.PHONY: help setup engine run test lint schemas conformance bench image package clean
+.PHONY: help setup engine engines run test lint schemas conformance bench image package clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,8 +29,10 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 
 engine: $(ENGINE)/record.json ## build the pinned llama.cpp engine (2 to 12 minutes, once)
 
-$(ENGINE)/record.json: $(VENV)/ready $(wildcard images/engine/*)
-	$(BIN)/appliance engine build --recipe images/engine/reference.toml --out $(ENGINE) --jobs $(JOBS)
+engines: $(foreach profile,x86-64-v3 reference stock,$(ENGINES)/$(profile)/record.json) ## build the engines that the tests compare
+
+$(ENGINES)/%/record.json: images/engine/%.toml $(VENV)/ready $(wildcard images/engine/patches/*)
+	$(BIN)/appliance engine build --recipe $< --out $(ENGINES)/$* --jobs $(JOBS)
 	@touch $@
 
 run: engine ## run the default job in sealed workers, verify its bundle, print the verdict
@@ -38,7 +41,7 @@ run: engine ## run the default job in sealed workers, verify its bundle, print t
 	$(BIN)/appliance run --lab $(LAB) --engine $(ENGINE) --out $(BUNDLE)
 	$(BIN)/attest verify $(BUNDLE) --trust $(LAB)/public/trusted_root.json
 
-test: engine ## run the tests
+test: engines ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) tests
 
 lint: setup ## formatting, lint, types, import rules, docstring coverage, published schemas

@@ -96,7 +96,7 @@ def lock_command(
     out = out or (path.with_suffix(".lock") if job else Path("demo.lock"))
     loaded = jobs.load(path)
     suites = jobs.load_suites(loaded, tuple(data or ()))
-    folder = _engine(engine)
+    folder = _engine(engine, loaded.job.numerics.profile)
     old = lockfile.read(out.read_bytes()).version if out.exists() else 0
     with Reporter() as progress:
         text = locks.make(
@@ -128,9 +128,10 @@ def boot(
         appliance boot demo.lock
     """
     data = _read(lock)
+    folder = _engine(engine, lockfile.read(data).numerics.profile)
     with (
         Reporter() as progress,
-        booting.boot(data, lock.parent, locks.resolver(lock.parent, _engine(engine)), progress=progress) as booted,
+        booting.boot(data, lock.parent, locks.resolver(lock.parent, folder), progress=progress) as booted,
     ):
         if as_json:
             sys.stdout.write(booted.log.dump().decode())
@@ -198,7 +199,7 @@ def run(
     request = running.Request(
         job=path,
         lab=labs.open_lab(lab, _passphrase(passphrase_file), now=_now),
-        engine=_engine_or_build(engine),
+        engine=_engine_or_build(engine, loaded.job.numerics.profile),
         out=out or running.default_out(loaded.job.name),
         lock=lock,
         data=tuple(data or ()),
@@ -215,31 +216,39 @@ def run(
 
 @engine_app.command("build")
 def engine_build(
-    recipe: Annotated[Path | None, typer.Option(help="The recipe; the reference one by default.")] = None,
+    profile: Annotated[
+        str, typer.Option(help="The numerics profile: x86-64-v3, portable or reference; stock to see what goes wrong.")
+    ] = recipes.DEFAULT_PROFILE,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe file in place of the profile's own.")] = None,
     out: Annotated[Path | None, typer.Option(help="The engine's folder; the user's cache by default.")] = None,
     source: Annotated[Path | None, typer.Option(help="The source distribution, when it is here already.")] = None,
     jobs_count: Annotated[int, typer.Option("--jobs", help="Compilers at a time.")] = os.cpu_count() or 1,
 ) -> None:
     """Build the engine from its hash-pinned source; a finished build is used again.
 
-    Example:
+    Examples:
 
         appliance engine build --jobs 4
+
+        appliance engine build --profile portable --out build/engine/portable
     """
-    record = _build(recipe or recipes.recipe_path(), out or _cached_engine(), source, jobs_count)
+    record = _build(recipe or recipes.recipe_path(profile), out or _cached_engine(profile), source, jobs_count)
     for library in record.libraries:
         console.OUT.print(f"{record.profile}: {library.name} {library.digest}, {library.size_bytes} bytes")
 
 
 @engine_app.command("show")
-def engine_show(engine: EngineOption = None) -> None:
-    """Print the build record of the engine that runs would use.
+def engine_show(
+    engine: EngineOption = None,
+    profile: Annotated[str, typer.Option(help="The numerics profile.")] = recipes.DEFAULT_PROFILE,
+) -> None:
+    """Print the build record of the engine that runs of a profile would use.
 
     Example:
 
         appliance engine show
     """
-    console.print_json(recipes.load_record(_engine(engine)).model_dump(mode="json"))
+    console.print_json(recipes.load_record(_engine(engine, profile)).model_dump(mode="json"))
 
 
 def _build(recipe: Path, out: Path, source: Path | None, jobs_count: int) -> recipes.EngineRecord:
@@ -254,16 +263,16 @@ def _build(recipe: Path, out: Path, source: Path | None, jobs_count: int) -> rec
         return engines.build(recipe, out, source=source, jobs=jobs_count, progress=report)
 
 
-def _engine_or_build(given: Path | None) -> Path:
+def _engine_or_build(given: Path | None, profile: str) -> Path:
     """As `_engine`; where there is none and none was named, it is built first."""
     try:
-        return _engine(given)
+        return _engine(given, profile)
     except EnvironmentProblem:
         if given:
             raise
     console.ERR.print("no engine yet: building it, once (2 to 12 minutes, needs a C++ compiler)")
-    _build(recipes.recipe_path(), _cached_engine(), None, os.cpu_count() or 1)
-    return _cached_engine()
+    _build(recipes.recipe_path(profile), _cached_engine(profile), None, os.cpu_count() or 1)
+    return _cached_engine(profile)
 
 
 def _now() -> datetime:
@@ -274,20 +283,20 @@ def _default_job() -> Path:
     return resources.demo() / "job.yaml"
 
 
-def _cached_engine() -> Path:
+def _cached_engine(profile: str) -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "vitrine" / "engine" / "reference"
+    return Path(cache) / "vitrine" / "engine" / profile
 
 
-def _engine(given: Path | None) -> Path:
-    """The engine's folder: the one given, the checkout's, or the user's cache."""
-    places = [given] if given else [Path("build/engine/reference"), _cached_engine()]
+def _engine(given: Path | None, profile: str) -> Path:
+    """The folder of the engine of `profile`: the one given, the checkout's, or the user's cache."""
+    places = [given] if given else [Path("build/engine") / profile, _cached_engine(profile)]
     for place in places:
         if (place / locks.RECORD).exists():
             return place
     raise EnvironmentProblem(
-        f"expected an engine in {' or '.join(map(str, places))}, found none: build it with `appliance engine build` "
-        "(2 to 12 minutes, needs a C++ compiler), or name its folder with --engine"
+        f"expected an engine in {' or '.join(map(str, places))}, found none: build it with `appliance engine build "
+        f"--profile {profile}` (2 to 12 minutes, needs a C++ compiler), or name its folder with --engine"
     )
 
 

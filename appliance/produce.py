@@ -21,6 +21,7 @@ from appliance.boot import Booted
 from appliance.notary.lab import Lab
 from appliance.transcript import TranscriptWriter
 from attest import __version__, canonical, eventlog, job, manifest, statement, verify
+from attest.determinism import SelfTest
 from attest.digest import digest_of
 from attest.job import Job
 from attest.log import LogReceipt
@@ -50,6 +51,8 @@ class Parts:
     """The workers' seals."""
     plan: tuple[PlannedSuite, ...]
     """The plan."""
+    determinism: tuple[SelfTest, ...]
+    """What the model workers' self-tests found."""
     results: Results
     """The results."""
     transcript: Path
@@ -117,6 +120,7 @@ def build_manifest(parts: Parts, files: dict[str, bytes], salt_key: bytes) -> Ex
         wall="process",
         seal=tuple(worker.section() for worker in parts.seals),
         numerics=parts.job.numerics,
+        determinism=parts.determinism,
         started=intent.time,
         ended=parts.ended.strftime("%Y-%m-%dT%H:%M:%SZ"),
         complete=results.complete,

@@ -123,6 +123,7 @@ def run(request: Request, progress: Progress) -> Outcome:
                 receipt=receipt,
                 seals=crew.seals,
                 plan=plan,
+                determinism=crew.determinism,
                 results=results,
                 transcript=folder / "transcript.jsonl",
                 writer=writer,

@@ -16,14 +16,16 @@ from pydantic import RootModel
 
 from appliance import lock
 from appliance.boot import Booted
+from appliance.engine.recipe import EngineRecord
 from appliance.frames import Kind
 from appliance.job import LoadedSuite
 from appliance.memfd import Progress
 from appliance.relay import Station
 from appliance.seal.launch import spawn
 from appliance.seal.plan import plan_for
-from attest import canonical, seal
+from attest import canonical, determinism, seal
 from attest.canonical import Model
+from attest.determinism import SelfTest
 from attest.digest import Digest
 from attest.errors import VerificationError
 from attest.job import Job
@@ -35,6 +37,8 @@ LOG = structlog.get_logger()
 SEAL_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 600.0
 EVAL_MEMORY_BYTES = 4 << 30
+SELF_TEST_THREADS = 2
+"""The self-test compares a run on one thread with one on two, at least."""
 MODULES = {"eval": "appliance.evals.worker", "model": "appliance.runtime.worker"}
 """What each kind of worker runs."""
 
@@ -66,6 +70,8 @@ class Crew:
     """What they report of their seals; the eval worker first."""
     plan: tuple[PlannedSuite, ...]
     """Suites, models and sample counts, in the order of the run."""
+    determinism: tuple[SelfTest, ...]
+    """What the model workers' self-tests found, in the job's order."""
 
     def begin(self) -> None:
         """Tell the eval worker to go."""
@@ -89,11 +95,16 @@ def start(job: Job, suites: Sequence[LoadedSuite], booted: Booted, *, progress: 
             seals.append(report)
             models.append(station)
         progress("seal", len(seals), len(seals))
-        for station in models:
-            station.expect(Kind.READY, READY_TIMEOUT_S)
+        tests = []
+        for model, station in zip(job.models, models, strict=True):
+            test = determinism.read(station.expect(Kind.READY, READY_TIMEOUT_S), model.id)
+            LOG.info("self-test", model=model.id, numerics=test.numerics_class, differing=test.differing)
+            if job.numerics.contract == "exact":
+                determinism.require_exact(test)
+            tests.append(test)
         data = evals.expect(Kind.READY, READY_TIMEOUT_S)
         plan = canonical.parse(Ready, data, "plan of worker eval").root
-        yield Crew(evals, models, tuple(seals), plan)
+        yield Crew(evals, models, tuple(seals), plan, tuple(tests))
 
 
 def _start(
@@ -155,8 +166,11 @@ def _model_config(job: Job, model: str, booted: Booted) -> tuple[SealPlan, dict[
     config = {
         "id": model,
         "context_tokens": job.limits.context_tokens,
-        "threads": job.numerics.threads,
+        "numerics": job.numerics.model_dump(mode="json"),
     }
     fds = {"model": file.fd, "library": booted.file("engine", lock.LIBRARY)[0].fd}
     memory_bytes = job.limits.memory_bytes + file.size_bytes
-    return plan_for("model", memory_bytes=memory_bytes, threads=job.numerics.threads), fds, config
+    record = canonical.parse(EngineRecord, booted.file("engine-record", lock.RECORD)[0].read(), "engine record")
+    threads = max(job.numerics.threads, SELF_TEST_THREADS)
+    plan = plan_for("model", memory_bytes=memory_bytes, threads=threads, environment=record.environment)
+    return plan, fds, config

@@ -78,12 +78,24 @@ class Limits(Model):
 
 
 class Numerics(Model):
-    """Which engine build computes, and on how many threads."""
+    """How logits are computed, and what is promised of them. A job may give the contract's name alone."""
 
-    profile: Name = "reference"
+    contract: Literal["exact", "reported"] = "exact"
+    """`exact`: the run is refused unless the self-test finds every bit independent of how it was computed.
+    `reported`: it goes on, and the manifest says what the self-test found."""
+    profile: Name = "x86-64-v3"
     """The engine recipe's profile."""
+    kv: Literal["f32", "f16", "q8_0"] = "f16"
+    """Type of the KV cache."""
+    sequences: int = Field(default=8, ge=1, le=256)
+    """Samples that a model worker runs side by side. Under `exact` the results are the same for any number."""
     threads: int = Field(default=1, ge=1, le=256)
-    """Threads of one model worker. The reference profile gives the same bits for any number."""
+    """Threads of one model worker. Under `exact` the results are the same for any number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        return {"contract": value} if isinstance(value, str) else value
 
 
 class Claim(Model):

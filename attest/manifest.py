@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from attest.canonical import Model
+from attest.determinism import SelfTest
 from attest.digest import Digest, Hex32
 from attest.job import Name, Numerics
 from attest.results import ClaimResult, PlannedSuite, SuiteResult
@@ -137,7 +138,9 @@ class ExecutionManifest(Model):
     seal: tuple[SealSection, ...] = Field(min_length=1)
     """The workers' seals."""
     numerics: Numerics
-    """Engine profile and threads, as the job asked and the worker ran."""
+    """How logits were computed, as the job asked and the workers ran."""
+    determinism: tuple[SelfTest, ...] = Field(min_length=1)
+    """What each model worker's self-test found before the run, in the job's order."""
     started: Time
     """When the run was registered, by the appliance's clock."""
     ended: Time

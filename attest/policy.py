@@ -5,6 +5,7 @@ identity = "https://lab.example/appliance/*"   # exact, or a prefix that ends wi
 complete = true                                # every planned sample has a record
 reviewed_lock = true                           # the lockfile was given, not made for the run
 full_seal = true                               # no layer of any worker's seal was missing
+exact_numerics = true                          # every model's self-test found every bit independent of the batch
 walls = ["process", "container", "vm"]         # what the workers may run behind
 locks = ["sha256:..."]                         # lockfiles that are accepted; any when absent
 max_attempts = 1                               # attempts at the job, this one included
@@ -41,6 +42,8 @@ class Policy(Model):
     """The lockfile was given to the run, not made for it."""
     full_seal: bool = False
     """No layer of any worker's seal was missing."""
+    exact_numerics: bool = False
+    """Every model worker's self-test found that no bit depends on how it was computed."""
     walls: tuple[Wall, ...] = ("process", "container", "vm")
     """What the workers may run behind."""
     locks: tuple[Digest, ...] | None = None
@@ -65,6 +68,8 @@ class Policy(Model):
             raise _unmet("reviewed-lock", "a lockfile that was given", manifest.lock.origin)
         if self.full_seal and (partial := [part.worker for part in manifest.seal if part.level != "full"]):
             raise _unmet("full-seal", "every layer of every seal", f"partial seals of {partial}")
+        if self.exact_numerics and (varying := [test.model for test in manifest.determinism if test.differing]):
+            raise _unmet("exact-numerics", "exact numerics of every model", f"logits of {varying} that vary")
         if manifest.wall not in self.walls:
             raise _unmet("wall", f"one of {list(self.walls)}", manifest.wall)
         if self.locks is not None and manifest.lock.digest not in self.locks:

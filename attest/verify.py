@@ -14,9 +14,11 @@ The plan, whose numbers the code carries:
  8. The certificate's identity names that measurement.
  9. The intent was in the lab's log before the run: same job, same lock, same attempt.
 10. Every worker of the job reports a seal by the plan that the manifest names: a whole plan of the worker's kind with
-    the lock's system call policy, its mandatory layers in force, and every published probe denied.
-11. The results follow from the transcript's records and the job, to the last digit; so do plan, counts and claims.
-12. The policy: what this relying party requires beyond that.
+    the lock's system call policy and, for a model, the environment that the engine's record asks for; its mandatory
+    layers in force, and every published probe denied.
+11. Every model worker reports a whole self-test, and where the job promises exact numerics, no cell of it differs.
+12. The results follow from the transcript's records and the job, to the last digit; so do plan, counts and claims.
+13. The policy: what this relying party requires beyond that.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from attest import canonical, eventlog, job, lockfile, seal, statement, transcript
+from attest import canonical, determinism, eventlog, job, lockfile, seal, statement, transcript
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
 from attest.job import Job
@@ -34,6 +36,7 @@ from attest.manifest import ExecutionManifest
 from attest.policy import Policy
 from attest.results import PlannedSuite, Results, tabulate
 from attest.sample import SampleRecord
+from attest.sealplan import SealPlan
 from attest.statement import Statement
 from attest.transcript import Disclosure, Transcript
 
@@ -129,9 +132,11 @@ def verify(
     _check_intent(files[INTENT], trusted_root, manifest, signature)
     # 10. The seals.
     _check_seals(files, the_job, manifest)
-    # 11. The results once more, from the records.
+    # 11. The self-tests.
+    _check_determinism(the_job, manifest)
+    # 12. The results once more, from the records.
     results = _recompute(files[RESULTS], the_job, manifest, script)
-    # 12. The policy.
+    # 13. The policy.
     policy.check(manifest)
     return Verified(
         manifest=manifest,
@@ -271,6 +276,25 @@ def _check_seals(files: Mapping[str, bytes], the_job: Job, manifest: ExecutionMa
     for worker in report.workers:
         policy = pinned.artifact("policy", f"seccomp-{worker.plan.kind}")
         _equal("seal", "seccomp-policy", policy.digest if policy else None, worker.plan.seccomp.policy_digest)
+        if worker.plan.kind == "model":
+            _check_environment(files[ENGINE], worker.plan)
+
+
+def _check_environment(record: bytes, plan: SealPlan) -> None:
+    """What steers the engine from outside is what its record asks for, and nothing else."""
+    value = canonical.loads(record, ENGINE)
+    asked = value.get("environment") if isinstance(value, dict) else None
+    steering = {one.name: one.value for one in plan.environment if one.name.startswith(("GGML_", "LLAMA_"))}
+    _equal("seal", "engine-environment", asked, steering)
+
+
+def _check_determinism(the_job: Job, manifest: ExecutionManifest) -> None:
+    names = [model.id for model in the_job.models]
+    _equal("numerics", "self-tests", names, [report.model for report in manifest.determinism])
+    for report in manifest.determinism:
+        determinism.check_form(report, report.model)
+        if the_job.numerics.contract == "exact":
+            determinism.require_exact(report)
 
 
 def _recompute(data: bytes, the_job: Job, manifest: ExecutionManifest, script: Transcript) -> Results:
@@ -350,6 +374,8 @@ def _not_proven(manifest: ExecutionManifest, nonce: str | None, lock: bytes | No
         lines.append(f"anything about the samples that are missing: the run ended early ({manifest.ended_by})")
     if manifest.job.attempt > 1:
         lines.append(f"why there were {manifest.job.attempt - 1} earlier attempts at this job: ask the lab for them")
+    if varying := [report.model for report in manifest.determinism if report.differing]:
+        lines.append(f"that another batch or thread count would give these results: the logits of {varying} vary")
     if any(section.level != "full" for section in manifest.seal):
         lines.append("that every layer of the seal was there: at least one worker's seal was partial")
     return tuple(lines)

@@ -15,7 +15,8 @@ from appliance.notary import lab as labs
 from appliance.notary.lab import Lab
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINE = ROOT / "build" / "engine" / "reference"
+ENGINES = ROOT / "build" / "engine"
+ENGINE = ENGINES / "x86-64-v3"
 
 SMALL_JOB = """
 format: vitrine/job/v1
@@ -30,7 +31,7 @@ suites:
   - {path: "resource:demo/suites/chat.yaml", limit: 3}
 sampling: {temperature: "0.8", top_p: "0.95", max_tokens: 24}
 limits: {context_tokens: 256, memory_bytes: 1073741824, sample_timeout_s: 60}
-numerics: {profile: reference, threads: 1}
+numerics: {sequences: 4, threads: 1}
 claims:
   - {suite: addition, model: organism, metric: accuracy, comparator: ">=", threshold: "0.1"}
 """
@@ -96,7 +97,7 @@ def execute(engine: Path, lab: Lab) -> Callable[..., run.Outcome]:
     """Runs a job file in sealed workers: `execute(job, out, **fields of the request)`."""
 
     def start(job: Path, out: Path, **fields: object) -> run.Outcome:
-        return run.run(run.Request(job=job, lab=lab, engine=engine, out=out, **fields), quiet)  # type: ignore[arg-type]
+        return run.run(run.Request(**{"job": job, "lab": lab, "engine": engine, "out": out} | fields), quiet)  # type: ignore[arg-type]
 
     return start
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from appliance.seal import policy
 from appliance.seal.paths import interpreter_paths
@@ -49,12 +49,9 @@ _COMMON_VARIABLES = (
 
 ENVIRONMENT: dict[Kind, tuple[Variable, ...]] = {
     "eval": _COMMON_VARIABLES,
-    "model": (
-        *_COMMON_VARIABLES,
-        Variable(name="GGML_CPU_TILED_MM", value="0"),  # part of the numerics contract
-        Variable(name="GGML_NO_BACKTRACE", value="1"),  # an abort would start a debugger
-    ),
+    "model": _COMMON_VARIABLES,
 }
+"""What workers of a kind get, beside what the engine asks for."""
 
 
 def plan_for(
@@ -64,15 +61,18 @@ def plan_for(
     threads: int,
     read_only: Iterable[ReadOnlyPath] = (),
     cpu_s: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> SealPlan:
     """The plan for a worker of `kind` that may add `memory_bytes` of address space and run `threads` threads at a time.
 
-    `read_only`: what it may read beside the Python installation. Raises `EnvironmentProblem` when the seccomp policy
+    `read_only`: what it may read beside the Python installation; `environment`: what its engine wants set.
+    Raises `EnvironmentProblem` when the seccomp policy
     cannot be read, pydantic's `ValidationError` for numbers out of range.
     """
+    asked = sorted((environment or {}).items())
     return SealPlan(
         kind=kind,
-        environment=ENVIRONMENT[kind],
+        environment=(*ENVIRONMENT[kind], *(Variable(name=key, value=text) for key, text in asked)),
         limits=Limits(memory_bytes=memory_bytes, tasks=1 + threads + ENDING_THREADS, cpu_s=cpu_s),
         landlock=LandlockPlan(read_only=(*interpreter_paths(), *read_only)),
         seccomp=SeccompPlan(policy=kind, policy_digest=policy.policy_digest(kind)),

@@ -81,6 +81,8 @@ def exchanged(found: list[dict[str, Any]]) -> None:
             "seccomp-policy",
         ),
         (exchanged, "kind"),
+        (lambda found: found[1]["plan"]["environment"].append({"name": "GGML_X", "value": "1"}), "engine-environment"),
+        (lambda found: found[1]["plan"]["environment"].pop(), "engine-environment"),
         (lambda found: found[0]["plan"].update(namespaces=[]), "namespaces"),
         (lambda found: found[0]["layers"][0].update(state="unavailable"), "mandatory"),
         (lambda found: found[0]["probes"][0].update(outcome="absent"), "absent"),

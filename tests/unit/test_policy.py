@@ -13,30 +13,7 @@ from attest.digest import digest_of
 from attest.errors import Exit, MalformedInput, Unsupported, VerificationError
 from attest.manifest import ExecutionManifest
 from attest.policy import Policy
-
-D, HEX = digest_of(b"x"), "0" * 64
-CLAIM = {"suite": "arc", "model": "m", "metric": "exact", "comparator": ">=", "threshold": "0.5"}
-MANIFEST: dict[str, Any] = {
-    "producer": {"version": "0.1.0"},
-    "job": {"name": "demo", "digest": D, "attempt": 1, "intent_index": 4},
-    "lock": {"digest": D, "version": 1, "origin": "given"},
-    "engine": {"profile": "reference", "record": D, "library": D},
-    "boot": {"registers": {"0": HEX}},
-    "wall": "process",
-    "seal": [{"worker": "eval", "plan": D, "policy": D, "level": "full", "probes": 3, "violations": 0}],
-    "numerics": {},
-    "started": "2024-01-01T00:00:00Z",
-    "ended": "2024-01-01T00:01:00Z",
-    "complete": True,
-    "ended_by": "done",
-    "counts": {"planned": 1, "run": 1, "failed": 0},
-    "plan": [{"model": "m", "suite": "arc", "samples": 1, "scorers": ["exact"]}],
-    "suites": [{"model": "m", "suite": "arc", "planned": 1, "run": 1, "failed": 0, "scores": []}],
-    "claims": [{"claim": CLAIM, "value": "1.000000", "holds": True}],
-    "results_digest": digest_of(b"results"),
-    "transcript": {"root": digest_of(b"root"), "samples": 1, "head": D},
-    "files": [{"name": "results.json", "digest": D, "size_bytes": 2}],
-}
+from tests.tools.manifests import CLAIM, MANIFEST, D, self_test
 
 
 def manifest(**more: Any) -> ExecutionManifest:
@@ -76,6 +53,7 @@ def test_the_default_requires_a_complete_run_and_nothing_else() -> None:
             "reviewed-lock",
             "made",
         ),
+        ("exact_numerics = true", {}, {"determinism": [self_test("m", mates=3)]}, "exact-numerics", "['m']"),
         (
             "full_seal = true",
             {"seal": [seal("eval", "full"), seal("model.m", "full")]},
@@ -123,6 +101,7 @@ def test_a_whole_policy_is_read() -> None:
         complete = true
         reviewed_lock = true
         full_seal = true
+        exact_numerics = true
         walls = ["container", "vm"]
         locks = ["{D}"]
         max_attempts = 1
@@ -134,6 +113,7 @@ def test_a_whole_policy_is_read() -> None:
         "complete": True,
         "reviewed_lock": True,
         "full_seal": True,
+        "exact_numerics": True,
         "walls": ("container", "vm"),
         "locks": (D,),
         "max_attempts": 1,

@@ -15,30 +15,7 @@ from attest.digest import digest_of
 from attest.errors import MalformedInput, Unsupported, VitrineError
 from attest.manifest import ExecutionManifest
 from attest.statement import PREDICATE_TYPE, RESULTS_SUBJECT, ROOT_SUBJECT, STATEMENT_TYPE
-
-D, HEX = digest_of(b"x"), "0" * 64
-CLAIM = {"suite": "arc", "model": "m", "metric": "exact", "comparator": ">=", "threshold": "0.5"}
-MANIFEST: dict[str, Any] = {
-    "producer": {"version": "0.1.0"},
-    "job": {"name": "demo", "digest": D, "attempt": 1, "intent_index": 4},
-    "lock": {"digest": D, "version": 1, "origin": "given"},
-    "engine": {"profile": "reference", "record": D, "library": D},
-    "boot": {"registers": {"0": HEX}},
-    "wall": "process",
-    "seal": [{"worker": "eval", "plan": D, "policy": D, "level": "full", "probes": 3, "violations": 0}],
-    "numerics": {},
-    "started": "2024-01-01T00:00:00Z",
-    "ended": "2024-01-01T00:01:00Z",
-    "complete": True,
-    "ended_by": "done",
-    "counts": {"planned": 1, "run": 1, "failed": 0},
-    "plan": [{"model": "m", "suite": "arc", "samples": 1, "scorers": ["exact"]}],
-    "suites": [{"model": "m", "suite": "arc", "planned": 1, "run": 1, "failed": 0, "scores": []}],
-    "claims": [{"claim": CLAIM, "value": "1.000000", "holds": True}],
-    "results_digest": digest_of(b"results"),
-    "transcript": {"root": digest_of(b"root"), "samples": 1, "head": D},
-    "files": [{"name": "results.json", "digest": D, "size_bytes": 2}],
-}
+from tests.tools.manifests import MANIFEST
 
 MADE = statement.make(canonical.validate(ExecutionManifest, MANIFEST, "manifest"))
 PAYLOAD = canonical.dump_model(MADE)
