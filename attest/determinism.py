@@ -19,14 +19,13 @@ from attest.job import Name
 
 CELLS: Final = {
     "repeat": "the same again in the same slot",
+    "prefix": "after a prefix that was copied from another slot",
+    "rollback": "after other tokens that were decoded and taken back",
+    "slot": "in the last slot, which held another sequence before, in place of the first",
     "decode": "token by token in place of one prefill",
     "chunks": "cut into pieces of uneven lengths",
     "mates": "beside other sequences of other lengths, prefilled together",
     "mates-decode": "token by token beside other sequences",
-    "slot": "in the last slot in place of the first",
-    "reuse": "in a slot that held another, longer sequence",
-    "prefix": "after a prefix that was copied from another slot",
-    "rollback": "after tokens that were decoded and taken back",
     "threads": "on another number of threads",
 }
 """Every cell, in its order, and how the logits were computed in it."""

@@ -18,6 +18,8 @@ from appliance.runtime.model import Model, RequestError
 
 BATCH_TOKENS = 512
 """Most tokens of one decode."""
+CELLS_STEP = 256
+"""The engine rounds the cells of a slot up to a multiple of this."""
 KV = Literal["f32", "f16", "q8_0"]
 """Types of the KV cache."""
 
@@ -57,7 +59,7 @@ class Context:
         self._c = model.library
         params = self._c.llama_context_default_params()
         params.n_seq_max = slots
-        params.n_ctx = slots * slot_tokens
+        params.n_ctx = slots * -(-slot_tokens // CELLS_STEP) * CELLS_STEP
         params.n_batch = params.n_ubatch = batch_tokens
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = self._c.LLAMA_FLASH_ATTN_TYPE_ENABLED

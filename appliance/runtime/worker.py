@@ -45,11 +45,11 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], library: A
     # 1. The model.
     try:
         model = Model(library, fds["model"])
-        trained, wanted = model.trained_tokens, config["context_tokens"]
+        context_tokens = min(config["context_tokens"], model.trained_tokens or config["context_tokens"])
         context = Context(
             model,
             slots=max(numerics.sequences, LEAST_SLOTS),
-            slot_tokens=min(wanted, trained) if trained > 0 else wanted,
+            slot_tokens=max(context_tokens, selftest.TOKENS + 1),
             threads=threads,
             kv=numerics.kv,
         )
@@ -63,16 +63,16 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], library: A
         raise MalformedInput(f"model {config['id']}", str(error)) from None
     link.send(Kind.READY, canonical.dump_model(report))
     # 3. Requests.
-    Desk(link, model, context).work()
+    Desk(link, model, context, context_tokens).work()
 
 
 class Desk:
     """Takes requests from the link, has the scheduler run them, and sends the replies."""
 
-    def __init__(self, link: Link, model: Model, context: Context) -> None:
+    def __init__(self, link: Link, model: Model, context: Context, context_tokens: int) -> None:
         self._link = link
         self._model = model
-        self._context_tokens = context.slot_tokens
+        self._context_tokens = context_tokens
         self._scheduler = Scheduler(context)
         self._grammars: Grammars | None = None
         self._frames: dict[Request, Frame] = {}

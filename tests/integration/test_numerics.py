@@ -66,7 +66,7 @@ def test_the_self_test_is_in_the_manifest(made: Made) -> None:
     manifest = verify.verify(read_bundle(made.bundle), made.trusted_root, policy=Policy(exact_numerics=True)).manifest
     (report,) = manifest.determinism
     assert [cell.cell for cell in report.cells] == list(CELLS)
-    assert all(cell.rows > 40 and cell.differing == 0 for cell in report.cells)
+    assert all(cell.rows >= 8 and cell.differing == 0 for cell in report.cells)
 
 
 @pytest.fixture
