@@ -3,8 +3,11 @@
 What is loaded is what was hashed: each file is read once, into sealed memory, and everything later (engine, workers,
 parsers) gets that memory and never a path. Only the Python environment is measured where it lies.
 
-Refused, all differences named together: an artifact that is missing, is not a regular file, or has another size or
-digest than the lock says. Model headers are parsed after that, so that an engine never sees a malformed file. The
+A large file of a model is hashed as a tree, on all processors, and its root is compared; its digest is what the lock
+says of a file with that root. Everything else is hashed as a whole.
+
+Refused, all differences named together: an artifact that is missing, is not a regular file, or has another size, digest
+or tree than the lock says. Model headers are parsed after that, so that an engine never sees a malformed file. The
 shards of a model in GGUF are merged last: what a worker gets is one file, made of bytes that were all measured.
 
 The event log that a successful boot leaves is the one that `attest.lockfile.expected_log` predicts from the lock.
@@ -12,7 +15,7 @@ The event log that a successful boot leaves is the one that `attest.lockfile.exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +25,11 @@ from typing import NamedTuple, Self
 from appliance import gguf
 from appliance.gguf_merge import merge
 from appliance.measure import Tree, measure_python
-from appliance.memfd import Progress, Request, SealedFile, digest_sealed, load_all, no_progress, threads
-from attest.digest import digest_of
+from appliance.memfd import Progress, Request, SealedFile, load_all, no_progress
+from attest.digest import digest_of, digest_of_several
 from attest.errors import Unsupported, VerificationError, VitrineError
 from attest.eventlog import ArtifactEvent, EventLog, Kind, Record, Registers
-from attest.lockfile import Artifact, Lockfile, lock_event, read
+from attest.lockfile import Artifact, Lockfile, Shard, artifact_event, lock_event, read
 
 LAYER = "boot"
 
@@ -170,8 +173,6 @@ def boot(
                 shards = [next(outcome) for _ in where]
                 differences += _compare(item, shards)
                 files[item.kind, item.name] = [file for _, file in shards if isinstance(file, SealedFile)]
-            if not differences:
-                differences += _compare_whole(pinned, files)
             if environment and python and (python.digest, python.size_bytes) != _pinned(environment):
                 differences.append(_environment_difference(environment, python))
             if differences:
@@ -207,39 +208,33 @@ def _beside(path: Path, artifact: Artifact) -> list[Path]:
 
 def _requests(artifact: Artifact, paths: Sequence[Path]) -> list[Request]:
     """What to load for an artifact: each of its files at the size that the lock says."""
-    sizes = [shard.size_bytes for shard in artifact.shards] if artifact.shards else [artifact.size_bytes]
-    if len(sizes) != len(paths):
-        raise RuntimeError(f"expected {len(sizes)} paths for {artifact.kind} {artifact.name}, found {len(paths)}")
-    return [Request(path, f"{artifact.kind} {artifact.name}", size) for path, size in zip(paths, sizes, strict=True)]
+    name = f"{artifact.kind} {artifact.name}"
+    files: Sequence[Artifact | Shard] = artifact.shards or [artifact]
+    if len(files) != len(paths):
+        raise RuntimeError(f"expected {len(files)} paths for {name}, found {len(paths)}")
+    trees = [shard.tree is not None for shard in artifact.shards] if artifact.shards else [False]
+    return [Request(path, name, file.size_bytes, tree) for path, file, tree in zip(paths, files, trees, strict=True)]
 
 
 def _compare(artifact: Artifact, shards: Sequence[tuple[Request, SealedFile | VitrineError]]) -> list[Difference]:
     """What differs in the files of one artifact. An error that is no difference is raised."""
-    digests = [shard.digest for shard in artifact.shards] if artifact.shards else [artifact.digest]
     differences = []
-    for (request, file), digest in zip(shards, digests, strict=True):
+    files: Sequence[Artifact | Shard] = artifact.shards or [artifact]
+    for (request, file), pinned in zip(shards, files, strict=True):
         where = str(request.path)
         if isinstance(file, VerificationError):
             differences.append(Difference(artifact, where, file.expected, file.found))
         elif isinstance(file, VitrineError):
             raise file
-        elif file.digest != digest:
-            differences.append(Difference(artifact, where, digest, file.digest))
+        elif _measured(file) != pinned.measured:
+            tree = "a tree with root " if file.tree else ""
+            differences.append(Difference(artifact, where, tree + pinned.measured, tree + _measured(file)))
     return differences
 
 
-def _compare_whole(
-    artifacts: Sequence[Artifact], files: Mapping[tuple[str, str], Sequence[SealedFile]]
-) -> list[Difference]:
-    """The digests over whole models, where there is more than one shard: a second pass, over sealed memory."""
-    several = [item for item in artifacts if item.shards and len(item.shards) > 1]
-    with ThreadPoolExecutor(threads(), thread_name_prefix="whole") as pool:
-        digests = list(pool.map(lambda item: digest_sealed(files[item.kind, item.name]), several))
-    return [
-        Difference(item, f"{item.path} and its other shards", item.digest, digest)
-        for item, digest in zip(several, digests, strict=True)
-        if digest != item.digest
-    ]
+def _measured(file: SealedFile) -> str:
+    """What was computed over a file that was loaded."""
+    return file.tree or file.digest
 
 
 def _environment_difference(artifact: Artifact, tree: Tree) -> Difference:
@@ -266,10 +261,8 @@ def _headers(artifact: Artifact, files: Sequence[SealedFile]) -> tuple[gguf.GGUF
 
 
 def _event(artifact: Artifact, files: Sequence[SealedFile], python: Tree | None) -> ArtifactEvent:
-    """What was measured for an artifact. One of several shards bears the digest that `_compare_whole` checked."""
-    digest, size_bytes = artifact.digest, sum(file.size_bytes for file in files)
+    """What was measured for an artifact."""
     if artifact.kind == "python" and python:
-        digest, size_bytes = python.digest, python.size_bytes
-    elif len(files) == 1:
-        digest = files[0].digest
-    return ArtifactEvent(kind=artifact.kind, name=artifact.name, digest=digest, size_bytes=size_bytes)
+        return artifact_event(artifact, python.digest, python.size_bytes)
+    measured = digest_of_several([_measured(file) for file in files])
+    return artifact_event(artifact, measured, sum(file.size_bytes for file in files))

@@ -5,8 +5,9 @@ The content is a pure function of the shards: the first shard's keys and values 
 later shards are dropped, as llama.cpp drops them.
 
 Assumes shards that were hashed, and headers that `gguf.read_header` took from them. Refuses what `gguf.check_shards`
-refuses, and a result that the reader would not accept. Memory: the result, and one chunk of data; a shard is closed
-once its data is copied, so that a model and its largest shard are held at a time, never the model twice.
+refuses, and a result that the reader would not accept. The result is not hashed: it holds nothing but what was hashed.
+Memory: the result; a shard is closed once its data is copied, so that a model and its largest shard are held at a time,
+never the model twice.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from collections.abc import Iterator, Sequence
 from appliance import gguf
 from appliance.ggml import GGML_TYPES
 from appliance.gguf import GGUFHeader
-from appliance.memfd import CHUNK_BYTES, Progress, SealedFile, no_progress, seal_chunks
+from appliance.memfd import Progress, SealedFile, no_progress, seal_chunks
 
+CHUNK_BYTES = 4 << 20
+"""Copied at a time."""
 PREFIX = "split."
 """Of the keys that say which shard a file is."""
 _HEAD = struct.Struct("<4sIQQ")
@@ -37,7 +40,9 @@ def merge(
     gguf.check_shards(headers, name)
 
     # 2. One file of them.
-    merged = seal_chunks(name, _content(name, shards, headers, progress))
+    head = _head(shards[0], headers)
+    size_bytes = len(head) + sum(_padded_bytes(header) for header in headers)
+    merged = seal_chunks(name, size_bytes, _content(name, head, shards, headers, progress))
 
     # 3. Read it like any other file: it says what the shards said, and it is whole.
     try:
@@ -51,24 +56,24 @@ def merge(
     return merged
 
 
+def _head(shard: SealedFile, headers: Sequence[GGUFHeader]) -> bytes:
+    """Everything before the data: numbers, the keys and values of the first `shard`, the tensors of all."""
+    first = headers[0]
+    spans = [span for key, span in first.spans.items() if not key.startswith(PREFIX)]
+    with shard.view() as view:
+        values = b"".join(view[start:end] for start, end in spans)
+    numbers = _HEAD.pack(gguf.MAGIC, first.version, sum(len(header.tensors) for header in headers), len(spans))
+    head = numbers + values + b"".join(_tensors(headers))
+    return head + bytes(-len(head) % first.alignment)
+
+
 def _content(
-    name: str, shards: Sequence[SealedFile], headers: Sequence[GGUFHeader], progress: Progress
+    name: str, head: bytes, shards: Sequence[SealedFile], headers: Sequence[GGUFHeader], progress: Progress
 ) -> Iterator[bytes | memoryview]:
     """The bytes of the merged file, in order. Slices of a shard are valid until the next one is asked for."""
-    first, done, total = headers[0], 0, sum(_data_bytes(header) for header in headers)
-    spans = [span for key, span in first.spans.items() if not key.startswith(PREFIX)]
-    tensors = b"".join(_tensors(headers))
-
-    # 1. Head, keys with their values, tensors.
-    yield _HEAD.pack(gguf.MAGIC, first.version, sum(len(header.tensors) for header in headers), len(spans))
-    with shards[0].view() as view:
-        for start, end in spans:
-            yield view[start:end]
-    yield tensors
-    size = _HEAD.size + sum(end - start for start, end in spans) + len(tensors)
-    yield bytes(-size % first.alignment)
-
-    # 2. Data. Inside a shard it is aligned already; between shards the padding may be missing.
+    done, total = 0, sum(_data_bytes(header) for header in headers)
+    yield head
+    # Inside a shard the data is aligned already; between shards the padding may be missing.
     for shard, header in zip(shards, headers, strict=True):
         size = _data_bytes(header)
         with shard.view() as view, view[header.data_offset : header.data_offset + size] as data:
@@ -77,7 +82,7 @@ def _content(
                 progress(f"merge {name}", done + min(start + CHUNK_BYTES, size), total)
         shard.close()
         done += size
-        yield bytes(-size % header.alignment)
+        yield bytes(_padded_bytes(header) - size)
 
 
 def _tensors(headers: Sequence[GGUFHeader]) -> Iterator[bytes]:
@@ -89,14 +94,18 @@ def _tensors(headers: Sequence[GGUFHeader]) -> Iterator[bytes]:
             offset = base + tensor.offset - header.data_offset
             yield struct.pack("<Q", len(text)) + text
             yield struct.pack(f"<I{len(dims)}qIQ", len(dims), *dims, _NUMBERS[tensor.type], offset)
-        size = _data_bytes(header)
-        base += size + -size % header.alignment
+        base += _padded_bytes(header)
 
 
 def _data_bytes(header: GGUFHeader) -> int:
     """Size of a file's data, without padding after the last tensor."""
     last = header.tensors[-1] if header.tensors else None
     return last.offset + last.size_bytes - header.data_offset if last else 0
+
+
+def _padded_bytes(header: GGUFHeader) -> int:
+    """Size of a file's data in the merged file, with padding."""
+    return -(-_data_bytes(header) // header.alignment) * header.alignment
 
 
 def _said(headers: Sequence[GGUFHeader]) -> tuple[object, ...]:

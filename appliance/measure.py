@@ -28,19 +28,23 @@ import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import NoReturn
 
 import appliance
 import attest
-from appliance.memfd import CHUNK_BYTES, Progress, no_progress, open_regular, threads
-from attest import canonical
+from appliance.memfd import Progress, no_progress, open_regular, threads
+from attest import canonical, merkle
 from attest.canonical import JSON
-from attest.digest import digest_of
+from attest.digest import digest_of, digest_of_several
 from attest.errors import EnvironmentProblem
 from attest.eventlog import Kind
 from attest.lockfile import Artifact, Layout
+from attest.merkle import PIECE_BYTES
 
+CHUNK_BYTES = 4 << 20
+"""Read at a time, where nothing else says how much."""
 BATCH = 256
 CACHES = frozenset({"__pycache__"})
 SITE = frozenset({"site-packages", "dist-packages"})
@@ -71,7 +75,7 @@ def measure_file(kind: Kind, name: str, file: Path, path: str, progress: Progres
 
     Raises `VerificationError` (layer `file`), and `MalformedInput` where `name` or `path` may not stand in a lock.
     """
-    digest, size = _hash([file], f"{kind} {name}", progress)
+    digest, size = _hash(file, f"{kind} {name}", progress)
     return _artifact(kind=kind, name=name, path=path, digest=digest, size_bytes=size)
 
 
@@ -80,12 +84,9 @@ def measure_model(name: str, files: Sequence[Path], path: str, progress: Progres
 
     Raises `VerificationError` (layer `file`), and `MalformedInput` where `name` or `path` may not stand in a lock.
     """
-    shards = []
-    for file in files:
-        digest, size = _hash([file], f"{file.name} of model {name}", progress)
-        shards.append({"name": file.name, "digest": digest, "size_bytes": size})
-    if len(files) > 1:
-        digest, size = _hash(files, f"model {name}", progress)
+    shards = [_shard(file, f"{file.name} of model {name}", progress) for file in files]
+    digest = digest_of_several([shard["digest"] for shard in shards])
+    size = sum(shard["size_bytes"] for shard in shards)
     layout: Layout = "gguf" if files[0].suffix == ".gguf" else "safetensors"
     return _artifact(kind="model", name=name, path=path, digest=digest, size_bytes=size, layout=layout, shards=shards)
 
@@ -196,18 +197,42 @@ def _artifact(**fields: JSON) -> Artifact:
     return canonical.validate(Artifact, fields, f"{fields['kind']} {fields['name']}")
 
 
-def _hash(files: Sequence[Path], name: str, progress: Progress) -> tuple[str, int]:
-    """Digest and size of the concatenation of regular `files`."""
-    state, total = hashlib.sha256(), 0
-    for path in files:
-        fd, size = open_regular(path)
-        done, total = total, total + size
-        with os.fdopen(fd, "rb", buffering=0) as file:
-            while chunk := file.read(CHUNK_BYTES):
-                state.update(chunk)
-                done += len(chunk)
-                progress(name, done, total)
-    return "sha256:" + state.hexdigest(), total
+def _hash(path: Path, name: str, progress: Progress) -> tuple[str, int]:
+    """Digest and size of a regular file."""
+    state, done = hashlib.sha256(), 0
+    fd, total = open_regular(path)
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            state.update(chunk)
+            done += len(chunk)
+            progress(name, done, total)
+    return "sha256:" + state.hexdigest(), done
+
+
+def _shard(path: Path, name: str, progress: Progress) -> dict[str, JSON]:
+    """What a lock says of one file of a model. Digest and tree come of one pass, each in a thread of its own."""
+    state, leaves, done = hashlib.sha256(), [], 0
+    fd, total = open_regular(path)
+    piece = bytearray(min(PIECE_BYTES, total + 1))
+    with os.fdopen(fd, "rb", buffering=0) as file, ThreadPoolExecutor(1, thread_name_prefix="tree") as beside:
+        while count := _fill(file, piece):
+            content = memoryview(piece)[:count]
+            leaf = beside.submit(merkle.leaf_hash, content)
+            state.update(content)
+            leaves.append(leaf.result())
+            done += count
+            progress(name, done, total)
+    shard = {"name": path.name, "digest": "sha256:" + state.hexdigest(), "size_bytes": done}
+    return shard | ({"tree": "sha256:" + merkle.root(leaves).hex()} if done > PIECE_BYTES else {})
+
+
+def _fill(file: FileIO, buffer: bytearray) -> int:
+    """Read until `buffer` is full or `file` ends: the number of bytes."""
+    done = 0
+    with memoryview(buffer) as view:
+        while count := file.readinto(view[done:]):
+            done += count
+    return done
 
 
 def _unreadable(error: OSError) -> NoReturn:

@@ -1,9 +1,12 @@
-"""Files in sealed memory: a file is read once, hashed while it passes, and can never change again.
+"""Files in sealed memory: a file is read once, hashed as it lies there, and can never change again.
 
-`load_sealed` copies a regular file into an anonymous memory file and seals it against writing, shrinking, growing and
-against the removal of these seals. Whoever is given the descriptor afterwards (an engine, a worker, a parser) works
-on exactly the bytes that the digest covers, whatever happens to the path. `load_all` does so for many files at once;
-hashing runs outside the interpreter lock. Memory: the files themselves, and one chunk for each thread.
+`load_all` copies regular files into memory files, hashes what arrived, and seals them against writing, shrinking,
+growing and against the removal of these seals. Whoever is given a descriptor afterwards (an engine, a worker, a parser)
+works on exactly the bytes that were hashed, whatever happens to the path. A writer who changes a file meanwhile changes
+its digest, and nothing else.
+
+A file is hashed as a whole by one thread, or as the leaves of a tree by all of them (`attest.merkle.PIECE_BYTES` each).
+Memory: the files themselves, and 32 bytes for each leaf.
 
 Refused, before anything is allocated: a path that is missing, a symbolic link, a folder, a pipe or a device, a size
 other than the expected one. Refused on the way: a file that changes its length while it is read.
@@ -12,25 +15,27 @@ other than the expected one. Refused on the way: a file that changes its length 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import mmap
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from appliance.memory import Memory
+from attest import merkle
 from attest.errors import EnvironmentProblem, VerificationError, VitrineError
+from attest.merkle import PIECE_BYTES
 
-CHUNK_BYTES = 4 << 20
+STEP_BYTES = 2 << 20
+"""Read, then hashed while it is still in the processor's cache; threads seldom meet at the interpreter lock."""
 LAYER = "file"
-SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-MFD_NOEXEC_SEAL = 0x0008
-"""linux/memfd.h, Linux 6.3: the file can be mapped, also executable, but never executed as a program."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a name, the bytes done and the bytes in all; from several threads at once."""
@@ -55,8 +60,17 @@ class SealedFile:
     """Descriptor of the memory file; close-on-exec. -1 after `close`."""
     size_bytes: int
     """Its size."""
-    digest: str
-    """SHA-256 over its content, as `sha256:hex`."""
+    whole: str | None = None
+    """SHA-256 over its content, as `sha256:hex`, where it was hashed as a whole."""
+    tree: str | None = None
+    """The root of the tree over its content, as `sha256:hex`, where it was hashed as one."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over its content. Raises `RuntimeError` where the file was not hashed as a whole."""
+        if self.whole is None:
+            raise RuntimeError(f"{self.name} was not hashed as a whole: its digest is what the lock says")
+        return self.whole
 
     @property
     def path(self) -> str:
@@ -97,6 +111,8 @@ class Request(NamedTuple):
     """What to call it."""
     size_bytes: int | None = None
     """The size it must have; None where it is not known before."""
+    tree: bool = False
+    """Hash it as a tree, and not as a whole."""
 
 
 def fd_path(fd: int) -> str:
@@ -131,122 +147,170 @@ def open_regular(path: Path, size_bytes: int | None = None) -> tuple[int, int]:
     return fd, info.st_size
 
 
+def load_all(requests: Iterable[Request], *, progress: Progress = no_progress) -> list[SealedFile | VitrineError]:
+    """Every requested file in sealed memory, on all processors; in place of one that was refused, its error.
+
+    Any other exception, one that `progress` raises included, closes what was loaded and passes on.
+    """
+    loaded: list[SealedFile | VitrineError] = []
+    under_way: deque[_Load | VitrineError] = deque()
+    with ThreadPoolExecutor(threads(), thread_name_prefix="load") as pool:
+
+        def finish_first() -> None:
+            first = under_way.popleft()
+            loaded.append(first if isinstance(first, VitrineError) else first.result())
+
+        try:
+            # A few files at a time, so that all threads have something to do and few files are open.
+            for request in requests:
+                under_way.append(_start(request, pool, progress))
+                if len(under_way) > threads():
+                    finish_first()
+            while under_way:
+                finish_first()
+        except BaseException:
+            for item in under_way:
+                if isinstance(item, _Load):
+                    item.stop()
+            for file in loaded:
+                if isinstance(file, SealedFile):
+                    file.close()
+            raise
+    return loaded
+
+
 def load_sealed(
-    path: Path, *, name: str, size_bytes: int | None = None, progress: Progress = no_progress
+    path: Path, *, name: str, size_bytes: int | None = None, tree: bool = False, progress: Progress = no_progress
 ) -> SealedFile:
     """The file at `path` in sealed memory, read once. Raises `VerificationError` as `open_regular` does.
 
     Also with code `changed` when the file's length changes while it is read, and `EnvironmentProblem` where the
     memory does not suffice.
     """
-    source, size = open_regular(path, size_bytes)
-    try:
-        target = _create(name)
-        try:
-            digest = _copy(source, target, size, path, lambda done: progress(name, done, size))
-            fcntl.fcntl(target, fcntl.F_ADD_SEALS, SEALS)
-        except OSError as error:
-            os.close(target)
-            raise EnvironmentProblem(f"cannot load {path} of {size} bytes: {error.strerror}") from error
-        except BaseException:
-            os.close(target)
-            raise
-    finally:
-        os.close(source)
-    return SealedFile(name, target, size, digest)
+    (file,) = load_all([Request(path, name, size_bytes, tree)], progress=progress)
+    if isinstance(file, VitrineError):
+        raise file
+    return file
 
 
-def seal_chunks(name: str, chunks: Iterable[bytes | memoryview]) -> SealedFile:
-    """What `chunks` yields, one after another, in sealed memory. Raises what it raises, and `EnvironmentProblem`."""
-    target, size, state = _create(name), 0, hashlib.sha256()
+def seal_chunks(name: str, size_bytes: int, chunks: Iterable[bytes | memoryview]) -> SealedFile:
+    """What `chunks` yields, `size_bytes` one after another, in sealed memory; not hashed.
+
+    Raises what `chunks` raises, `EnvironmentProblem`, and `RuntimeError` where they are more or fewer.
+    """
+    memory, done, backed = _memory(name, size_bytes), 0, 0
     try:
         for chunk in chunks:
-            state.update(chunk)
-            _write(target, chunk)
-            size += len(chunk)
-        fcntl.fcntl(target, fcntl.F_ADD_SEALS, SEALS)
+            end = done + len(chunk)
+            if end > size_bytes:
+                raise RuntimeError(f"{name}: expected {size_bytes} bytes, found more")
+            while backed < end:
+                memory.back(backed, min(backed + PIECE_BYTES, size_bytes))
+                backed += PIECE_BYTES
+            with memoryview(chunk) as view:
+                while done < end:
+                    done += os.pwrite(memory.fd, view[done - end :], done)
+        if done != size_bytes:
+            raise RuntimeError(f"{name}: expected {size_bytes} bytes, found {done}")
+        return SealedFile(name, memory.seal(), size_bytes)
     except OSError as error:
-        os.close(target)
-        raise EnvironmentProblem(f"cannot hold {name} in memory, {size} bytes fit: {error.strerror}") from error
-    except BaseException:
-        os.close(target)
-        raise
-    return SealedFile(name, target, size, "sha256:" + state.hexdigest())
+        raise EnvironmentProblem(f"cannot hold {name} in memory, {done} bytes fit: {error.strerror}") from error
+    finally:
+        memory.close()
 
 
-def load_all(requests: Sequence[Request], *, progress: Progress = no_progress) -> list[SealedFile | VitrineError]:
-    """Every requested file in sealed memory, loaded in parallel; in place of one that was refused, its error.
+class _Load:
+    """One file on its way: its pieces are tasks of `pool`. Finish it with `result`, or with `stop`."""
 
-    Any other exception, one that `progress` raises included, closes what was loaded and passes on.
-    """
-
-    def load(request: Request) -> SealedFile | VitrineError:
+    def __init__(self, request: Request, pool: ThreadPoolExecutor, progress: Progress) -> None:
+        self.request, self.progress = request, progress
+        self.source, self.size = open_regular(request.path, request.size_bytes)
         try:
-            return load_sealed(request.path, name=request.name, size_bytes=request.size_bytes, progress=progress)
-        except VitrineError as error:
-            return error
-
-    with ThreadPoolExecutor(threads(), thread_name_prefix="load") as pool:
-        futures = [pool.submit(load, request) for request in requests]
-        try:
-            return [future.result() for future in futures]
+            self.memory = _memory(request.name, self.size)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
-            for future in futures:
-                if (
-                    not future.cancelled()
-                    and not future.exception()
-                    and isinstance(file := future.result(), SealedFile)
-                ):
-                    file.close()
+            os.close(self.source)
             raise
+        self.done, self.lock, self.stopped = 0, threading.Lock(), False
+        self.tasks: list[Future[bytes]] = []
+        if request.tree:
+            starts = range(0, self.size, PIECE_BYTES)
+            self.tasks = [pool.submit(self._take, [start], merkle.LEAF_PREFIX) for start in starts]
+        else:
+            self.tasks = [pool.submit(self._take, range(0, self.size, PIECE_BYTES), b"")]
+
+    def result(self) -> SealedFile:
+        """The file, sealed. Raises `VerificationError` (`changed`), `EnvironmentProblem`, what `progress` raises."""
+        request = self.request
+        try:
+            hashes = [task.result() for task in self.tasks]
+            if os.fstat(self.source).st_size != self.size:
+                raise self._changed()
+            # Every thread is done with it: unmap, seal, and from here on nobody can write.
+            fd = self.memory.seal()
+        except OSError as error:
+            reason = "no memory is left" if error.errno == errno.EFAULT else error.strerror
+            raise EnvironmentProblem(f"cannot load {request.path} of {self.size} bytes: {reason}") from error
+        finally:
+            self.stop()
+        measured = "sha256:" + (merkle.root(hashes) if request.tree else hashes[0]).hex()
+        return SealedFile(request.name, fd, self.size, **{"tree" if request.tree else "whole": measured})
+
+    def stop(self) -> None:
+        """Wait for the threads that work on it, and let go of everything that was not sealed."""
+        self.stopped = True
+        wait([task for task in self.tasks if not task.cancel()])
+        self.memory.close()
+        if self.source >= 0:
+            os.close(self.source)
+            self.source = -1
+
+    def _take(self, starts: Iterable[int], prefix: bytes) -> bytes:
+        """Copy the pieces that begin at `starts`, and hash `prefix` and them as they lie in memory: 32 bytes."""
+        state = hashlib.sha256(prefix)
+        try:
+            for start in starts:
+                self._take_piece(start, min(start + PIECE_BYTES, self.size), state.update)
+        except BaseException:
+            self.stopped = True  # what the other threads still do for this file is of no use
+            raise
+        return state.digest()
+
+    def _take_piece(self, start: int, end: int, update: Callable[[memoryview], None]) -> None:
+        if not self.stopped:
+            # A disk is asked for the whole piece at once: readahead gets confused by threads that take turns.
+            os.posix_fadvise(self.source, start, end - start, os.POSIX_FADV_WILLNEED)
+            self.memory.back(start, end)
+        at = start
+        while at < end:
+            if self.stopped:
+                return
+            with self.memory.view[at : min(at + STEP_BYTES, end)] as step:
+                count = os.preadv(self.source, [step], at)
+                if count == 0:
+                    raise self._changed()
+                update(step[:count])
+            at += count
+        with self.lock:
+            self.done += end - start
+            self.progress(self.request.name, self.done, self.size)
+
+    def _changed(self) -> VerificationError:
+        found = f"{os.fstat(self.source).st_size} bytes"
+        return _refused("changed", f"{self.size} bytes", found, self.request.path, "it changed while it was read")
 
 
-def digest_sealed(files: Sequence[SealedFile]) -> str:
-    """The digest of the concatenation of `files`, as `sha256:hex`."""
-    state = hashlib.sha256()
-    for file in files:
-        with file.view() as view:
-            for start in range(0, len(view), CHUNK_BYTES):
-                state.update(view[start : start + CHUNK_BYTES])
-    return "sha256:" + state.hexdigest()
-
-
-def _create(name: str) -> int:
-    label = name.encode("ascii", "replace")[:200].decode().replace("/", ".").replace("\0", "?")
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+def _start(request: Request, pool: ThreadPoolExecutor, progress: Progress) -> _Load | VitrineError:
     try:
-        return os.memfd_create(label, flags | MFD_NOEXEC_SEAL)
+        return _Load(request, pool, progress)
+    except VitrineError as error:
+        return error
+
+
+def _memory(name: str, size_bytes: int) -> Memory:
+    try:
+        return Memory(name, size_bytes)
     except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise EnvironmentProblem(f"this host gives no memory file for {label}: {error.strerror}") from error
-    return os.memfd_create(label, flags)  # before Linux 6.3
-
-
-def _copy(source: int, target: int, size: int, path: Path, report: Callable[[int], None]) -> str:
-    """Copy exactly `size` bytes and return their digest; one chunk in memory."""
-    state = hashlib.sha256()
-    buffer = bytearray(max(1, min(CHUNK_BYTES, size + 1)))
-    done = 0
-    with memoryview(buffer) as view:
-        while count := os.readv(source, [buffer]):
-            done += count
-            if done > size:
-                break
-            state.update(view[:count])
-            _write(target, view[:count])
-            report(done)
-    if done != size:
-        found = "more" if done > size else f"{done} bytes"
-        raise _refused("changed", f"{size} bytes", found, path, "it changed while it was read")
-    return "sha256:" + state.hexdigest()
-
-
-def _write(target: int, chunk: bytes | memoryview) -> None:
-    with memoryview(chunk) as view:
-        written = 0
-        while written < len(view):
-            written += os.write(target, view[written:])
+        raise EnvironmentProblem(f"cannot hold {name} of {size_bytes} bytes in memory: {error.strerror}") from error
 
 
 def _refused(code: str, expected: str, found: str, path: Path, advice: str) -> VerificationError:

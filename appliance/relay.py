@@ -10,8 +10,10 @@ from __future__ import annotations
 import selectors
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -153,10 +155,12 @@ def relay(
     waiting: Waiting = {}
     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
     stations = (evals, *models)
-    with selectors.DefaultSelector() as selector:
+    with _interrupts_held() as interrupted, selectors.DefaultSelector() as selector:
         for station in stations:
             selector.register(station.worker.replies, selectors.EVENT_READ, station)
         while True:
+            if interrupted():
+                raise KeyboardInterrupt
             now = time.monotonic()
             limit = min([end, *waiting.values()] if waiting else [end, eval_deadline])
             if now > limit:
@@ -175,6 +179,21 @@ def relay(
                     else:
                         _from_evals(frame, evals, models, writer, waiting, 2 * sample_timeout_s + GRACE_S, on_sample)
                     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C is noted, and acted on between frames: one that was read and not stored yet would be lost."""
+    noted: list[int] = []
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, lambda number, _frame: noted.append(number))
+    try:
+        yield lambda: bool(noted)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _watch_writers(selector: selectors.BaseSelector, stations: Sequence[Station]) -> None:

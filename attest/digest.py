@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,6 @@ from pydantic import StringConstraints
 
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 HEX_PATTERN = r"^[0-9a-f]{64}$"
-CHUNK_BYTES = 1 << 20
 
 Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 """`sha256:` and 64 lower-case hexadecimal digits."""
@@ -20,7 +19,7 @@ Hex32 = Annotated[str, StringConstraints(pattern=HEX_PATTERN)]
 """32 bytes as 64 lower-case hexadecimal digits, where the algorithm is fixed by the format (in-toto digest sets)."""
 
 
-def sha256(*parts: bytes) -> bytes:
+def sha256(*parts: bytes | memoryview) -> bytes:
     """32 bytes: SHA-256 over the concatenation of `parts`."""
     state = hashlib.sha256()
     for part in parts:
@@ -33,12 +32,9 @@ def digest_of(data: bytes | memoryview) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def digest_chunks(chunks: Iterable[bytes]) -> str:
-    """The digest of the concatenation of `chunks`, as `sha256:hex`, in constant memory."""
-    state = hashlib.sha256()
-    for chunk in chunks:
-        state.update(chunk)
-    return "sha256:" + state.hexdigest()
+def digest_of_several(digests: Sequence[str]) -> str:
+    """One digest for several, in order: a single one stands for itself, else SHA-256 over the 32 bytes of each."""
+    return digests[0] if len(digests) == 1 else digest_of(b"".join(raw(digest) for digest in digests))
 
 
 def digest_file(path: Path) -> str:

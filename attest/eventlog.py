@@ -103,7 +103,12 @@ class ArtifactEvent(Model):
     name: Name
     """Its logical name, unique within its kind."""
     digest: Digest
-    """SHA-256 over its content, as measured."""
+    """The digest that the lock pins for it."""
+    measured: Digest
+    """What the boot computed over its content: that digest, or where the lock pins a tree the root of the tree.
+
+    Of a model of several files: SHA-256 over the 32 bytes that were computed over each, in loading order.
+    """
     size_bytes: Size
     """Its size, as measured."""
 

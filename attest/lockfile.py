@@ -4,9 +4,14 @@ The digest of a lock is SHA-256 over the file's bytes as received; nobody re-ser
 is JSON with sorted keys, one space of indent and one artifact after another in order, so that a change reads well in
 a review.
 
+A file of a model that is larger than one piece (`attest.merkle.PIECE_BYTES`) is pinned twice: by its digest, which
+names it, and by the root of the tree over its pieces, which a boot can compute on all processors. Whoever has the file
+can compute both; that they belong to one file is what the lock says, and a boot checks the tree.
+
 Refused: artifacts that are not sorted or not unique, absolute paths, `..` inside a path, unknown schemes, a model
-without shards or whose shards do not add up, and everything that strict JSON refuses. A lock says nothing about
-whether its content is good: that is for its reviewers and for the appraisal policy.
+without shards or whose shards do not add up, a large shard without a tree or a small one with it, and everything that
+strict JSON refuses. A lock says nothing about whether its content is good: that is for its reviewers and for the
+appraisal policy.
 """
 
 from __future__ import annotations
@@ -18,10 +23,11 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from attest import canonical
 from attest.canonical import MAX_INTEGER, Model
-from attest.digest import Digest, digest_of
+from attest.digest import Digest, digest_of, digest_of_several
 from attest.errors import MalformedInput, Unsupported
 from attest.eventlog import ArtifactEvent, EventLog, Kind, LockEvent, Size
 from attest.job import Name
+from attest.merkle import PIECE_BYTES
 
 FORMAT: Final = "vitrine/lock/v1"
 WHAT = "lock"
@@ -52,9 +58,19 @@ class Shard(Model):
     """SHA-256 over the file."""
     size_bytes: Size
     """Its size."""
+    tree: Digest | None = None
+    """For a file of more than 16 MiB, and only there: the root of the tree over its pieces of 16 MiB (RFC 6962)."""
+
+    @property
+    def measured(self) -> str:
+        """What a boot computes over the file: the root of its tree, or for a small file its digest."""
+        return self.tree or self.digest
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if (self.tree is not None) != (self.size_bytes > PIECE_BYTES):
+            found = f"one of {self.size_bytes} bytes {'without' if self.tree is None else 'with'} it"
+            raise ValueError(f"a file of more than {PIECE_BYTES} bytes has a tree, no other has one, found {found}")
         if "/" in self.name or self.name in {".", ".."}:
             raise ValueError(f"a shard is named without a folder, found {self.name!r}")
         return self
@@ -75,7 +91,10 @@ class Artifact(Model):
     Python environment. The path of a model is that of its first shard; the others lie in the same folder.
     """
     digest: Digest
-    """SHA-256 over the file, over the concatenated shards of a model, or over the listing of the environment."""
+    """SHA-256 over the file, or over the listing of the environment.
+
+    That of a model is the digest of its shard; of several shards, SHA-256 over the 32 bytes of each one's digest.
+    """
     size_bytes: Size
     """Size of all that the digest covers; for `python`, of all files in the listing."""
     layout: Layout | None = None
@@ -92,6 +111,11 @@ class Artifact(Model):
     def local_path(self) -> str:
         """`path` without its scheme."""
         return self.path.partition(":")[2] if ":" in self.path else self.path
+
+    @property
+    def measured(self) -> str:
+        """What a boot computes over it, in the same form as `digest`."""
+        return digest_of_several([shard.measured for shard in self.shards]) if self.shards else self.digest
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -191,9 +215,13 @@ def expected_log(data: bytes) -> EventLog:
     """
     log = EventLog().append(lock_event(data))
     for item in read(data).artifacts:
-        event = ArtifactEvent(kind=item.kind, name=item.name, digest=item.digest, size_bytes=item.size_bytes)
-        log = log.append(event)
+        log = log.append(artifact_event(item, item.measured, item.size_bytes))
     return log
+
+
+def artifact_event(item: Artifact, measured: str, size_bytes: int) -> ArtifactEvent:
+    """The event of a boot that computed `measured` over `size_bytes` in all, for the artifact `item` of the lock."""
+    return ArtifactEvent(kind=item.kind, name=item.name, digest=item.digest, measured=measured, size_bytes=size_bytes)
 
 
 def _check_shards(item: Artifact) -> None:
@@ -208,5 +236,5 @@ def _check_shards(item: Artifact) -> None:
         raise ValueError("the first shard bears the name in the model's path, and no two shards share a name")
     if sum(shard.size_bytes for shard in item.shards) != item.size_bytes:
         raise ValueError("the sizes of the shards must add up to the model's size")
-    if len(item.shards) == 1 and item.shards[0].digest != item.digest:
-        raise ValueError("the digest of a model of one shard is that of the shard")
+    if item.digest != digest_of_several([shard.digest for shard in item.shards]):
+        raise ValueError("the digest of a model is that of its shard, or SHA-256 over the digests of several")

@@ -3,6 +3,9 @@
 Trees are built over *leaf hashes* (32 bytes, from `leaf_hash`), never over leaf data, so that a tree of large leaves is
 small. Proofs are lists of 32-byte hashes in the order of RFC 6962. Verification raises `VerificationError`, whose layer
 is the caller's, and follows RFC 9162, sections 2.1.3.2 and 2.1.4.2; it never trusts a length that the proof came with.
+
+The tree of a large file has its pieces of `PIECE_BYTES` as leaves, the last of which may be shorter, so that a file can
+be hashed by all processors at once.
 """
 
 from __future__ import annotations
@@ -13,13 +16,17 @@ from attest.digest import sha256
 from attest.errors import VerificationError
 
 HASH_BYTES = 32
+LEAF_PREFIX = b"\x00"
+"""What is hashed before the data of a leaf."""
+PIECE_BYTES = 16 << 20
+"""Bytes of a file that make one leaf of its tree."""
 EMPTY_ROOT = sha256(b"")
 """The root of the tree without leaves."""
 
 
-def leaf_hash(data: bytes) -> bytes:
+def leaf_hash(data: bytes | memoryview) -> bytes:
     """32 bytes: the hash of a leaf that holds `data`."""
-    return sha256(b"\x00", data)
+    return sha256(LEAF_PREFIX, data)
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

@@ -18,6 +18,7 @@ from attest import lockfile
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, Exit, MalformedInput, VerificationError, VitrineError
 from attest.lockfile import Artifact, Numerics
+from attest.merkle import PIECE_BYTES
 
 NUMERICS = Numerics(profile="reference", engine_recipe=digest_of(b"recipe"))
 FILES = {
@@ -35,15 +36,15 @@ def text(value: str) -> bytes:
     return struct.pack("<Q", len(value)) + value.encode()
 
 
-def gguf(name: str = "a", number: int | None = None, count: int = 3) -> bytes:
+def gguf(name: str = "a", number: int | None = None, count: int = 3, elements: int = 8) -> bytes:
     """A sound GGUF file of one tensor, or one shard of several."""
     pairs = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
     if number is not None:
         pairs += [text(key) + struct.pack("<IH", 2, value) for key, value in
                   (("split.no", number), ("split.count", count))]  # fmt: skip
     head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(pairs)) + b"".join(pairs)
-    head += text(name) + struct.pack("<IqIQ", 1, 8, 0, 0)
-    return head + bytes(-len(head) % 32) + os.urandom(32)
+    head += text(name) + struct.pack("<IqIQ", 1, elements, 0, 0)
+    return head + bytes(-len(head) % 32) + os.urandom(4 * elements) + bytes(-4 * elements % 32)
 
 
 class Lab:
@@ -213,10 +214,47 @@ def test_a_swap_between_check_and_load_changes_nothing(lab: Lab) -> None:
             os.pwrite(file.fd, b"x", 0)
 
 
-def test_the_digest_over_all_shards_is_checked(lab: Lab) -> None:
-    whole = next(item for item in lockfile.read(lab.lock).artifacts if item.name == "big").digest
-    lab.lock = lab.lock.replace(whole.encode(), digest_of(b"a lie").encode())
-    assert lab.refuses("its other shards").found == whole
+def test_a_large_model_is_compared_by_its_tree(lab: Lab) -> None:
+    """The digest of a large file is what the lock says of a tree; what the boot computed is the tree."""
+    lab.put(MODEL, gguf(elements=PIECE_BYTES // 4 + 3))
+    lab.lock = lab.make_lock()
+    pinned = lockfile.read(lab.lock).artifact("model", "organism")
+    assert pinned and pinned.shards and pinned.shards[0].tree == pinned.measured != pinned.digest
+    with lab.boot() as booted:
+        assert booted.log == lockfile.expected_log(lab.lock)
+        (event,) = [event for event in (record.event for record in booted.events) if event.type == "artifact"
+                    and event.name == "organism"]  # fmt: skip
+        assert (event.digest, event.measured) == (pinned.digest, pinned.measured)
+        assert booted.model("organism").read() == (lab.root / MODEL).read_bytes()
+        assert booted.model("organism").tree == pinned.measured
+    for position in (0, PIECE_BYTES - 1, PIECE_BYTES, -1):
+        lab.flip(MODEL, position)
+        assert lab.refuses(MODEL).expected == f"a tree with root {pinned.measured}"
+        lab.flip(MODEL, position)
+    lab.boot().close()
+
+
+def test_shards_of_a_large_model_that_change_places_are_refused(lab: Lab) -> None:
+    """Same sizes, same set of pieces, another order."""
+    large = [gguf(f"t{number}", number, elements=PIECE_BYTES // 4 + 3) for number in range(3)]
+    for path, data in zip(SHARDS, large, strict=True):
+        lab.put(path, data)
+    lab.lock = lab.make_lock()
+    lab.boot().close()
+    lab.put(SHARDS[1], large[2])
+    lab.put(SHARDS[2], large[1])
+    lab.refuses(SHARDS[1], SHARDS[2])
+
+
+def test_a_lock_that_says_another_digest_of_a_tree_gives_other_registers(lab: Lab) -> None:
+    """A boot cannot tell that such a lock is wrong; whoever hashes the file can, and the lock is another one."""
+    lab.put(MODEL, gguf(elements=PIECE_BYTES // 4 + 3))
+    lab.lock = lab.make_lock()
+    pinned = lockfile.read(lab.lock).artifact("model", "organism")
+    assert pinned
+    with lab.boot() as honest, lab.boot(lab.lock.replace(pinned.digest.encode(), digest_of(b"").encode())) as other:
+        assert honest.registers["model"] != other.registers["model"]
+        assert honest.registers["lock"] != other.registers["lock"]
 
 
 def test_the_size_of_the_environment_is_checked(lab: Lab) -> None:

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from appliance import measure
 from appliance.measure import listing_line, measure_file, measure_model, measure_python, measure_tree
+from appliance.memfd import load_sealed
 from attest import canonical
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
+from attest.merkle import PIECE_BYTES
 
 
 def fill(root: Path) -> Path:
@@ -144,10 +146,11 @@ def test_measured_artifacts(tmp_path: Path) -> None:
     one.write_bytes(b"one")
     two.write_bytes(b"two!")
     model = measure_model("a", [one, two], "models/a-00001-of-00002.gguf")
-    assert (model.digest, model.size_bytes, model.layout) == (digest_of(b"onetwo!"), 7, "gguf")
+    both = digest_of(hashlib.sha256(b"one").digest() + hashlib.sha256(b"two!").digest())
+    assert (model.digest, model.measured, model.size_bytes, model.layout) == (both, both, 7, "gguf")
     assert model.shards is not None
-    assert [(shard.name, shard.digest, shard.size_bytes) for shard in model.shards] == [
-        (one.name, digest_of(b"one"), 3), (two.name, digest_of(b"two!"), 4)
+    assert [(shard.name, shard.digest, shard.size_bytes, shard.tree) for shard in model.shards] == [
+        (one.name, digest_of(b"one"), 3, None), (two.name, digest_of(b"two!"), 4, None)
     ]  # fmt: skip
     with pytest.raises(VerificationError, match="file/missing"):
         measure_model("a", [tmp_path / "none"], "none")
@@ -155,3 +158,33 @@ def test_measured_artifacts(tmp_path: Path) -> None:
         measure_file("suite", "a", one, "b/../a")
     with pytest.raises(MalformedInput, match="name"):
         measure_file("suite", "A B", one, "a")
+
+
+@pytest.mark.parametrize("more", [0, 1, PIECE_BYTES + 3])
+def test_a_large_file_of_a_model_has_a_digest_and_a_tree(tmp_path: Path, more: int) -> None:
+    content = os.urandom(PIECE_BYTES + more)
+    (tmp_path / "a.gguf").write_bytes(content)
+    seen: list[tuple[str, int, int]] = []
+    model = measure_model("a", [tmp_path / "a.gguf"], "a.gguf", lambda *step: seen.append(step))
+    assert model.shards is not None
+    (shard,) = model.shards
+    assert (shard.digest, shard.size_bytes) == (digest_of(content), len(content)) == (model.digest, model.size_bytes)
+    assert shard.tree == (tree_of(content) if more else None)
+    assert seen[-1] == ("a.gguf of model a", len(content), len(content))
+    with load_sealed(tmp_path / "a.gguf", name="a", tree=more > 0) as file:
+        assert (file.tree or file.digest) == model.measured
+
+
+def tree_of(content: bytes) -> str:
+    """RFC 6962, section 2.1, as it is written there."""
+
+    def root(leaves: list[bytes]) -> bytes:
+        if len(leaves) == 1:
+            return hashlib.sha256(b"\0" + leaves[0]).digest()
+        split = 1
+        while split * 2 < len(leaves):
+            split *= 2
+        return hashlib.sha256(b"\1" + root(leaves[:split]) + root(leaves[split:])).digest()
+
+    pieces = [content[start : start + (16 << 20)] for start in range(0, len(content), 16 << 20)]
+    return "sha256:" + root(pieces).hex()

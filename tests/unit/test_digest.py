@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from attest import digest
-from attest.digest import CHUNK_BYTES, Digest, Hex32
+from attest.digest import Digest, Hex32
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -26,14 +26,24 @@ def test_known_answers() -> None:
 
 
 @given(st.lists(st.binary(max_size=50), max_size=6))
-def test_parts_and_chunks_are_concatenated(parts: list[bytes]) -> None:
+def test_parts_are_concatenated(parts: list[bytes]) -> None:
     whole = b"".join(parts)
     assert digest.sha256(*parts) == hashlib.sha256(whole).digest()
-    assert digest.digest_chunks(iter(parts)) == digest.digest_of(whole) == digest.digest_of(memoryview(whole))
+    assert (
+        digest.digest_of(whole) == digest.digest_of(memoryview(whole)) == f"sha256:{hashlib.sha256(whole).hexdigest()}"
+    )
     assert digest.raw(digest.digest_of(whole)) == digest.sha256(whole)
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1])
+def test_one_digest_for_several() -> None:
+    first, second = digest.digest_of(b"a"), digest.digest_of(b"b")
+    assert digest.digest_of_several([first]) == first
+    both = hashlib.sha256(hashlib.sha256(b"a").digest() + hashlib.sha256(b"b").digest()).hexdigest()
+    assert digest.digest_of_several([first, second]) == f"sha256:{both}"
+    assert digest.digest_of_several([second, first]) != f"sha256:{both}"
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 18) - 1, 1 << 18, (1 << 18) + 1])
 def test_files_of_every_size(tmp_path: Path, size: int) -> None:
     data = bytes(range(251)) * (size // 251 + 1)
     (tmp_path / "file").write_bytes(data[:size])

@@ -24,6 +24,7 @@ artifacts = st.builds(
     kind=st.sampled_from(sorted(eventlog.REGISTER_OF)),
     name=names,
     digest=digests,
+    measured=digests,
     size_bytes=st.integers(0, 2**53 - 1),
 )
 facts = st.builds(
@@ -141,9 +142,10 @@ def test_flipped_bytes_never_pass(log: EventLog, data: st.DataObject) -> None:
         eventlog.parse(bytes(wire))
 
 
-def test_a_name_is_bound() -> None:
-    event = ArtifactEvent(kind="model", name="organism", digest=digest_of(b"x"), size_bytes=1)
-    assert make(event).registers["model"] != make(event.model_copy(update={"name": "clean"})).registers["model"]
+def test_every_field_is_bound() -> None:
+    event = ArtifactEvent(kind="model", name="organism", digest=digest_of(b"x"), measured=digest_of(b"y"), size_bytes=1)
+    for change in ({"name": "clean"}, {"digest": digest_of(b"")}, {"measured": digest_of(b"x")}, {"size_bytes": 2}):
+        assert make(event).registers["model"] != make(event.model_copy(update=change)).registers["model"], change
 
 
 def test_places_in_the_sequence() -> None:
@@ -180,6 +182,10 @@ def line(**changes: Any) -> bytes:
     return canonical.dumps({**value, **changes}) + b"\n"
 
 
+D = digest_of(b"")
+ARTIFACT = {"type": "artifact", "kind": "model", "name": "a", "digest": D, "measured": D, "size_bytes": 1}
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -197,8 +203,10 @@ def line(**changes: Any) -> bytes:
         line(register=True),
         line(extra=1),
         line(event={"type": "other"}),
-        line(event={"type": "artifact", "kind": "other", "name": "a", "digest": digest_of(b""), "size_bytes": 1}),
-        line(event={"type": "artifact", "kind": "model", "name": "../a", "digest": digest_of(b""), "size_bytes": 1}),
+        line(event=ARTIFACT | {"kind": "other"}),
+        line(event=ARTIFACT | {"name": "../a"}),
+        line(event=ARTIFACT | {"measured": "sha256:"}),
+        line(event={key: value for key, value in ARTIFACT.items() if key != "measured"}),
     ],
 )
 def test_malformed(data: bytes) -> None:

@@ -276,5 +276,7 @@ def test_real_vocabularies(name: str, tokens: int) -> None:
 
 @needs_data
 def test_text_decoded_files_are_named_as_such() -> None:
-    for file in (DATA / "corrupt").glob("*.gguf"):
+    files = list((DATA / "corrupt").glob("*.gguf"))
+    assert files
+    for file in files:
         refused(file.read_bytes(), "text decoder")

@@ -15,8 +15,10 @@ from attest.digest import digest_of
 from attest.errors import MalformedInput, Unsupported
 from attest.eventlog import Register
 from attest.lockfile import Artifact, Numerics, Shard
+from attest.merkle import PIECE_BYTES
 
 D = digest_of(b"content")
+ROOT = digest_of(b"root")
 NUMERICS = Numerics(profile="reference", engine_recipe=D)
 
 
@@ -27,6 +29,12 @@ def item(kind: str = "suite", name: str = "arc", path: str = "suites/arc.yaml", 
 def model(name: str = "organism", path: str = "models/a.gguf", **more: Any) -> dict[str, Any]:
     shard = {"name": path.rpartition("/")[2].rpartition(":")[2], "digest": D, "size_bytes": 7}
     return item("model", name, path, **{"layout": "gguf", "shards": [shard], **more})
+
+
+def large(size_bytes: int = PIECE_BYTES + 1, **more: Any) -> dict[str, Any]:
+    """A model of one file, with `more` in its shard."""
+    shard = {"name": "a.gguf", "digest": D, "size_bytes": size_bytes, **more}
+    return model(shards=[shard], size_bytes=size_bytes)
 
 
 def lock(*artifacts: dict[str, Any], **more: Any) -> bytes:
@@ -118,8 +126,14 @@ def test_written_form() -> None:
         (lock(model(shards=[{"name": "b.gguf", "digest": D, "size_bytes": 7}])), "first shard"),
         (lock(model(shards=[{"name": "a.gguf", "digest": D, "size_bytes": 7}] * 2, size_bytes=14)), "share a name"),
         (lock(model(shards=[{"name": "a.gguf", "digest": D, "size_bytes": 6}])), "add up"),
-        (lock(model(shards=[{"name": "a.gguf", "digest": digest_of(b""), "size_bytes": 7}])), "that of the shard"),
+        (lock(model(shards=[{"name": "a.gguf", "digest": digest_of(b""), "size_bytes": 7}])), "that of its shard"),
         (lock(model(shards=[{"name": "x/a.gguf", "digest": D, "size_bytes": 7}])), "without a folder"),
+        (lock(large()), "16777217 bytes without it"),
+        (lock(large(PIECE_BYTES, tree=ROOT)), "16777216 bytes with it"),
+        (lock(large(0, tree=ROOT)), "0 bytes with it"),
+        (lock(large(tree=ROOT[7:])), "tree"),
+        (lock(item("dataset", tree=ROOT)), "tree"),
+        (lock(item("dataset", measured=D)), "measured"),
     ],
 )
 def test_refused(data: bytes, problem: str) -> None:
@@ -148,10 +162,35 @@ def test_make_sorts_and_refuses_twins() -> None:
 
 def test_shards_need_not_be_one() -> None:
     shards = tuple(Shard(name=f"a-0000{number}-of-00002.gguf", digest=D, size_bytes=4) for number in (1, 2))
-    big = Artifact(kind="model", name="big", path="m/a-00001-of-00002.gguf", digest=digest_of(b"both"), size_bytes=8,
+    both = digest_of(hashlib.sha256(b"content").digest() * 2)
+    big = Artifact(kind="model", name="big", path="m/a-00001-of-00002.gguf", digest=both, size_bytes=8,
                    layout="gguf", shards=shards)  # fmt: skip
     made = lockfile.make(NUMERICS, [big])
     assert lockfile.read(lockfile.write(made)) == made
+    with pytest.raises(MalformedInput, match="SHA-256 over the digests of several"):
+        lockfile.read(lockfile.write(made).replace(both.encode(), digest_of(b"contentcontent").encode()))
+
+
+def test_what_a_boot_computes() -> None:
+    """The digest of small files, the tree's root of large ones, and of several the digest over these."""
+    small = lockfile.read(lock(model())).artifacts[0]
+    assert small.measured == small.digest == D
+    one = lockfile.read(lock(large(tree=ROOT))).artifacts[0]
+    assert (one.digest, one.measured) == (D, ROOT)
+    names = [f"a-0000{number}-of-00002.gguf" for number in (1, 2)]
+    shards = (
+        Shard(name=names[0], digest=D, size_bytes=PIECE_BYTES + 1, tree=ROOT),
+        Shard(name=names[1], digest=D, size_bytes=PIECE_BYTES),
+    )
+    several = Artifact(
+        kind="model", name="a", path=names[0], digest=digest_of(hashlib.sha256(b"content").digest() * 2),
+        size_bytes=2 * PIECE_BYTES + 1, layout="gguf", shards=shards,
+    )  # fmt: skip
+    measured = digest_of(hashlib.sha256(b"root").digest() + hashlib.sha256(b"content").digest())
+    assert several.measured == measured
+    event = lockfile.expected_log(lockfile.write(lockfile.make(NUMERICS, [several]))).records[1].event
+    assert event.type == "artifact"
+    assert (event.digest, event.measured, event.size_bytes) == (several.digest, measured, 2 * PIECE_BYTES + 1)
 
 
 def test_the_log_that_a_lock_predicts() -> None:

@@ -8,13 +8,17 @@ import hashlib
 import mmap
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from appliance import memfd
-from appliance.memfd import Request, SealedFile, digest_sealed, load_all, load_sealed
+from appliance.memfd import Request, SealedFile, load_all, load_sealed
+from appliance.memory import MFD_NOEXEC_SEAL, SEALS
+from attest import merkle
 from attest.errors import EnvironmentProblem, VerificationError
+from attest.merkle import PIECE_BYTES
 
 
 def put(path: Path, content: bytes = b"content") -> Path:
@@ -36,7 +40,24 @@ def refused(code: str, path: Path, size_bytes: int | None = None) -> Verificatio
     return caught.value
 
 
-@pytest.mark.parametrize("size", [0, 1, memfd.CHUNK_BYTES - 1, memfd.CHUNK_BYTES, 2 * memfd.CHUNK_BYTES + 3])
+def tree_of(content: bytes) -> str:
+    pieces = [content[start : start + PIECE_BYTES] for start in range(0, len(content), PIECE_BYTES)]
+    return "sha256:" + merkle.root(merkle.leaf_hash(piece) for piece in pieces).hex()
+
+
+SIZES = [
+    0,
+    1,
+    memfd.STEP_BYTES,
+    memfd.STEP_BYTES + 1,
+    PIECE_BYTES - 1,
+    PIECE_BYTES,
+    PIECE_BYTES + 1,
+    2 * PIECE_BYTES + 3,
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_content_digest_and_size(tmp_path: Path, size: int) -> None:
     content = os.urandom(size)
     done: list[tuple[str, int, int]] = []
@@ -46,10 +67,67 @@ def test_content_digest_and_size(tmp_path: Path, size: int) -> None:
         assert file.read() == content
         assert Path(file.path).read_bytes() == content
         assert file.path == f"/proc/self/fd/{file.fd}"
-        assert [step[1] for step in done][-1:] == ([size] if size else [])
+        ends = [min(start + PIECE_BYTES, size) for start in range(0, size, PIECE_BYTES)]
+        assert done == [("model a", end, size) for end in ends]
+        assert file.tree is None
         assert os.get_inheritable(file.fd) is False
     assert file.fd == -1
     file.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_tree_is_hashed_by_several_threads(tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    done: list[int] = []
+    file = load_sealed(put(tmp_path / "a", content), name="a", tree=True, progress=lambda *step: done.append(step[1]))
+    with file:
+        assert (file.tree, file.whole) == (tree_of(content), None)
+        assert file.read() == content
+        assert done == sorted(done) and done[-1:] == ([size] if size else [])
+        assert fcntl.fcntl(file.fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+        with pytest.raises(RuntimeError, match="not hashed as a whole"):
+            assert file.digest
+
+
+def test_one_processor_is_enough(tmp_path: Path) -> None:
+    content = os.urandom(2 * PIECE_BYTES + 1)
+    put(tmp_path / "a", content)
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert memfd.threads() == 1
+        with load_sealed(tmp_path / "a", name="a", tree=True) as file:
+            assert file.tree == tree_of(content)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_a_writer_changes_the_digest_and_nothing_else(tmp_path: Path) -> None:
+    """The file is written to all the while; what was hashed is what is held."""
+    path, size = tmp_path / "a", 8 * PIECE_BYTES
+    os.truncate(put(path, b""), size)
+    mixed, stop = 0, threading.Event()
+
+    def write() -> None:
+        with path.open("r+b", buffering=0) as file:
+            while not stop.is_set():
+                for start in range(0, size, 4096):
+                    os.pwrite(file.fileno(), os.urandom(8), start)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for tree in (True, False):
+            with load_sealed(path, name="a", tree=tree) as file:
+                held = file.read()
+                assert (file.tree, file.whole) == (
+                    (tree_of(held), None) if tree else (None, "sha256:" + hashlib.sha256(held).hexdigest())
+                )
+                mixed += held.count(0) != size
+    finally:
+        stop.set()
+        writer.join()
+    assert mixed, "the writer was at work"
 
 
 def test_nothing_can_change_it(tmp_path: Path) -> None:
@@ -67,7 +145,7 @@ def test_nothing_can_change_it(tmp_path: Path) -> None:
         with pytest.raises(OSError):
             os.write(again, b"x")
         os.close(again)
-        assert fcntl.fcntl(file.fd, fcntl.F_GET_SEALS) & memfd.SEALS == memfd.SEALS
+        assert fcntl.fcntl(file.fd, fcntl.F_GET_SEALS) & SEALS == SEALS
         with file.view() as view, pytest.raises(TypeError):
             view[0] = 0
         assert file.read() == b"content"
@@ -88,7 +166,7 @@ def test_the_path_does_not_matter_afterwards(tmp_path: Path) -> None:
 
 
 def test_a_swap_while_it_is_read_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memfd, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(memfd, "PIECE_BYTES", 1)
     put(tmp_path / "b", b"swapped")
 
     def swap(name: str, done: int, total: int) -> None:
@@ -100,16 +178,19 @@ def test_a_swap_while_it_is_read_changes_nothing(tmp_path: Path, monkeypatch: py
         assert file.digest == "sha256:" + hashlib.sha256(b"content").hexdigest()
 
 
-@pytest.mark.parametrize(("length", "found"), [(3, "3 bytes"), (9, "more")])
+@pytest.mark.parametrize("tree", [False, True])
+@pytest.mark.parametrize("length", [0, 3, 9])
 def test_a_file_that_changes_its_length_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, found: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, tree: bool
 ) -> None:
-    monkeypatch.setattr(memfd, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(memfd, "PIECE_BYTES", 1)
     path = put(tmp_path / "a")
     before = descriptors()
     with pytest.raises(VerificationError, match="file/changed") as caught:
-        load_sealed(path, name="a", progress=lambda name, done, total: os.truncate(path, length) if done == 3 else None)
-    assert caught.value.found == found
+        load_sealed(
+            path, name="a", tree=tree, progress=lambda *step: os.truncate(path, length) if step[1] == 3 else None
+        )
+    assert (caught.value.expected, caught.value.found) == ("7 bytes", f"{length} bytes")
     assert descriptors() == before
 
 
@@ -149,16 +230,18 @@ def test_many_files_at_once(tmp_path: Path) -> None:
     assert [item.code for item in loaded if isinstance(item, VerificationError)] == ["missing", "size"]
     sealed = [item for item in loaded if isinstance(item, SealedFile)]
     assert [file.read() for file in sealed] == [path.read_bytes() for path in paths]
-    whole = b"".join(path.read_bytes() for path in paths)
-    assert digest_sealed(sealed) == "sha256:" + hashlib.sha256(whole).hexdigest()
+    assert [file.digest for file in sealed] == [
+        "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
+    ]
     for file in sealed:
         file.close()
     assert descriptors() == before
     assert load_all([]) == []
 
 
-def test_an_interrupted_load_leaves_nothing_open(tmp_path: Path) -> None:
-    requests = [Request(put(tmp_path / f"{number}"), f"{number}") for number in range(9)]
+@pytest.mark.parametrize("tree", [False, True])
+def test_an_interrupted_load_leaves_nothing_open(tmp_path: Path, tree: bool) -> None:
+    requests = [Request(put(tmp_path / f"{number}"), f"{number}", tree=tree) for number in range(9)]
 
     def interrupt(name: str, done: int, total: int) -> None:
         if name == "4":
@@ -168,6 +251,26 @@ def test_an_interrupted_load_leaves_nothing_open(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         load_all(requests, progress=interrupt)
     assert descriptors() == before
+
+
+def test_an_interrupt_ends_a_large_file_soon(tmp_path: Path) -> None:
+    """Of a hundred pieces, those that were begun are finished; then nothing is left, neither memory nor threads."""
+    os.truncate(put(tmp_path / "a", b""), 100 * PIECE_BYTES)
+    for tree in (True, False):
+        done: list[int] = []
+
+        def interrupt(name: str, count: int, total: int, done: list[int] = done) -> None:
+            done.append(count)
+            if len(done) == 2:
+                raise KeyboardInterrupt
+
+        before = descriptors()
+        with pytest.raises(KeyboardInterrupt):
+            load_sealed(tmp_path / "a", name="a", tree=tree, progress=interrupt)
+        assert len(done) <= 2 + memfd.threads()
+        assert descriptors() == before
+        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("load")] == []
+        assert "memfd:a" not in Path("/proc/self/maps").read_text()
 
 
 def test_a_library_loads_from_it(tmp_path: Path) -> None:
@@ -184,7 +287,7 @@ def test_older_kernels_without_the_noexec_seal(tmp_path: Path, monkeypatch: pyte
     create = os.memfd_create
 
     def old(name: str, flags: int) -> int:
-        if flags & memfd.MFD_NOEXEC_SEAL:
+        if flags & MFD_NOEXEC_SEAL:
             raise OSError(22, "Invalid argument")
         return create(name, flags)
 
@@ -193,7 +296,7 @@ def test_older_kernels_without_the_noexec_seal(tmp_path: Path, monkeypatch: pyte
         assert file.read() == b"content"
 
 
-@pytest.mark.parametrize("broken", ["memfd_create", "write"])
+@pytest.mark.parametrize("broken", ["memfd_create", "truncate", "preadv"])
 def test_a_host_that_cannot_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     def fail(*_: object) -> int:
         raise OSError(28, "No space left on device")
