@@ -55,13 +55,14 @@ lint: setup ## formatting, lint, types, import rules, docstring coverage, publis
 schemas: setup ## write policy/schemas from the models
 	$(BIN)/python -m tests.tools.schemas
 
-conformance: run ## stock Sigstore clients offline, two engine builds compared (downloads the clients; long)
+conformance: run ## stock Sigstore clients offline, two engine builds, other CPUs (downloads clients; long)
 	$(BIN)/python -m tests.conformance.clients.matrix
 	$(BIN)/python -m tests.conformance.clients.matrix $(BUNDLE)/bundle.sigstore.json $(LAB)/public/trusted_root.json \
 	  $(LAB)/public/trust_config.json $(BUNDLE)/results.json $$($(BIN)/attest verify $(BUNDLE) --json \
 	  --trust $(LAB)/public/trusted_root.json | $(BIN)/python -c \
 	  'import json, sys; verdict = json.load(sys.stdin); print(verdict["identity"], verdict["issuer"])')
 	$(BIN)/python -m tests.conformance.engine_reproducible
+	$(BIN)/python -m tests.conformance.cross_cpu
 
 bench: engine ## measure; one JSON object a measure to build/bench.jsonl
 	$(BIN)/python -m tests.bench

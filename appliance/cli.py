@@ -221,6 +221,10 @@ def engine_build(
     ] = recipes.DEFAULT_PROFILE,
     recipe: Annotated[Path | None, typer.Option(help="A recipe file in place of the profile's own.")] = None,
     out: Annotated[Path | None, typer.Option(help="The engine's folder; the user's cache by default.")] = None,
+    target: Annotated[
+        recipes.Architecture | None,
+        typer.Option(help="Build for this architecture, x86_64 or aarch64; this machine's by default."),
+    ] = None,
     source: Annotated[Path | None, typer.Option(help="The source distribution, when it is here already.")] = None,
     jobs_count: Annotated[int, typer.Option("--jobs", help="Compilers at a time.")] = os.cpu_count() or 1,
 ) -> None:
@@ -230,9 +234,10 @@ def engine_build(
 
         appliance engine build --jobs 4
 
-        appliance engine build --profile portable --out build/engine/portable
+        appliance engine build --profile portable --target aarch64 --out build/engine/portable-aarch64
     """
-    record = _build(recipe or recipes.recipe_path(profile), out or _cached_engine(profile), source, jobs_count)
+    folder = out or _cached_engine(f"{profile}-{target}" if target else profile)
+    record = _build(recipe or recipes.recipe_path(profile), folder, source, jobs_count, target)
     for library in record.libraries:
         console.OUT.print(f"{record.profile}: {library.name} {library.digest}, {library.size_bytes} bytes")
 
@@ -251,7 +256,9 @@ def engine_show(
     console.print_json(recipes.load_record(_engine(engine, profile)).model_dump(mode="json"))
 
 
-def _build(recipe: Path, out: Path, source: Path | None, jobs_count: int) -> recipes.EngineRecord:
+def _build(
+    recipe: Path, out: Path, source: Path | None, jobs_count: int, target: recipes.Architecture | None = None
+) -> recipes.EngineRecord:
     with Reporter() as progress:
 
         def report(text: str, fraction: float | None) -> None:
@@ -260,7 +267,7 @@ def _build(recipe: Path, out: Path, source: Path | None, jobs_count: int) -> rec
             else:
                 progress("compiling the engine", round(fraction * 100), 100)
 
-        return engines.build(recipe, out, source=source, jobs=jobs_count, progress=report)
+        return engines.build(recipe, out, source=source, jobs=jobs_count, progress=report, target=target)
 
 
 def _engine_or_build(given: Path | None, profile: str) -> Path:

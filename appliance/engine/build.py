@@ -5,32 +5,29 @@ applies the recipe's patches, compiles in a scrubbed environment and links one s
 alone. The same recipe, compiler and C library give the same bytes, in any folder and at any time; the record carries no
 clock and no path, so it is reproducible too.
 
+A recipe for several architectures is built for one of them at a time: for this machine, or with a cross compiler.
+
 Refused: a source, a patch or an archive member that is not what the recipe says, before anything of it is unpacked or
-run; a build option that upstream no longer knows; a library that needs, exports, hides or reports something else than
-the recipe says. Assumed: Linux, a C++ compiler with binutils, and that nobody else writes to the output folder.
+run; a build option that upstream no longer knows; a library that does not pass the gates of `gates.py`. Assumed: Linux,
+a C++ compiler with binutils, and that nobody else writes to the output folder.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 import platform
 import re
 import shlex
 import shutil
-import subprocess
-import sys
-import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
 
+from appliance.engine.gates import check_form, check_loads
 from appliance.engine.recipe import (
     LIBRARY,
     RECORD,
+    Architecture,
     EngineRecipe,
     EngineRecord,
     Library,
@@ -38,7 +35,8 @@ from appliance.engine.recipe import (
     load_recipe,
     load_record,
 )
-from appliance.engine.source import Progress, apply_patch, fetch, read_patch, read_source, tail, unpack
+from appliance.engine.source import Progress, apply_patch, fetch, read_patch, read_source, unpack
+from appliance.engine.tools import Shell, Tools, describe, find_tools
 from attest.canonical import dump_model
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, VerificationError, VitrineError
@@ -51,39 +49,39 @@ ARCHIVES = ("src/libllama.a", "ggml/src/libggml.a", "ggml/src/libggml-cpu.a", "g
 SYSTEM_LIBRARIES = ("-lpthread", "-lm", "-ldl")
 
 
-class Tools(NamedTuple):
-    """Paths of the programs that a build calls."""
-
-    cc: str
-    cxx: str
-    strip: str
-    readelf: str
-    cmake: str
-    ninja: str
-
-
-def build(recipe_path: Path, out: Path, *, source: Path | None, jobs: int, progress: Progress) -> EngineRecord:
+def build(
+    recipe_path: Path,
+    out: Path,
+    *,
+    source: Path | None,
+    jobs: int,
+    progress: Progress,
+    target: Architecture | None = None,
+) -> EngineRecord:
     """Build the engine that the recipe at `recipe_path` describes into `out`, or reuse what was built there before.
 
     `source` is the source distribution; None takes it from the folder `source` beside `out`, and downloads it there
-    first if needed. `jobs` compilations run side by side. Everything happens in a hidden sibling of `out`, and only the
-    finished files are moved in, the record last: an interrupted build leaves no engine, never half of one. The
-    compiler's output stays in `<out>.log`.
+    first if needed. `jobs` compilations run side by side. `target` is one of the recipe's architectures; None is that
+    of this machine, another one needs its cross compiler and `qemu-<architecture>`. Everything happens in a hidden
+    sibling of `out`, and only the finished files are moved in, the record last: an interrupted build leaves no engine,
+    never half of one. The compiler's output stays in `<out>.log`.
 
     Raises `MalformedInput` for a recipe, source or patch that cannot be read, `VerificationError` for one that is not
-    what was pinned and for a library that fails a gate, `EnvironmentProblem` for a missing tool or a failed compiler.
+    what was pinned and for a library that fails a gate, `Unsupported` for a target that the recipe has not,
+    `EnvironmentProblem` for a missing tool or a failed compiler.
     """
     recipe = load_recipe(recipe_path)
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with _locked(out, progress):
         # 1. A finished build of this recipe is the result.
-        if (finished := _finished(recipe, out, progress)) is not None:
+        if (finished := _finished(recipe, out, target, progress)) is not None:
             progress(f"the {recipe.profile} engine is up to date", 1.0)
             return finished
-        # 2. What is needed, before anything is downloaded: the tools, then the patches.
-        tools = find_tools(recipe)
+        # 2. What is needed, before anything is downloaded: the tools, then the patches and additions.
+        architecture, tools = find_tools(recipe, target)
         patches = [read_patch(recipe_path.parent, patch) for patch in recipe.patches]
+        additions = [read_patch(recipe_path.parent, addition) for addition in recipe.additions or ()]
         # 3. The source, read once: what is unpacked is what was hashed.
         data = read_source(source or fetch(recipe.source, out.parent / "source", progress), recipe.source)
         work = out.with_name(f".{out.name}.building")
@@ -95,16 +93,17 @@ def build(recipe_path: Path, out: Path, *, source: Path | None, jobs: int, progr
             for patch, text in zip(recipe.patches, patches, strict=True):
                 apply_patch(tree, text, patch.file)
             # 4. Compile and link, in an environment that holds nothing of the caller's.
-            shell = _Shell(work, out.with_name(f"{out.name}.log"))
-            toolchain = _describe(tools, shell)
-            _compile(recipe, tools, shell, tree, jobs=jobs, progress=progress)
-            library = _link(recipe, tools, shell)
+            shell = Shell(work, out.with_name(f"{out.name}.log"))
+            toolchain = describe(tools, shell)
+            _compile(recipe, architecture, tools, shell, tree, jobs=jobs, progress=progress)
+            objects = _compile_additions(recipe, tools, shell, additions)
+            library = _link(recipe, tools, shell, objects)
             # 5. The gates: what the library needs, exports, contains and reports.
             progress("checking the library", None)
-            needed = _check_library_form(recipe, tools, shell, library, work / "source" / recipe.source.bindings)
-            system_info = _check_loads(recipe, shell, library)
+            needed = check_form(recipe, tools, shell, library, work / "source" / recipe.source.bindings)
+            system_info = check_loads(recipe, tools, shell, library)
             # 6. The record, and the move into place.
-            record = _record(recipe, toolchain, library, needed, system_info)
+            record = _record(recipe, architecture, toolchain, library, needed, system_info)
             _install(out, library, record)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -112,94 +111,25 @@ def build(recipe_path: Path, out: Path, *, source: Path | None, jobs: int, progr
     return record
 
 
-def find_tools(recipe: EngineRecipe) -> Tools:
-    """The programs that a build of `recipe` calls. Raises `EnvironmentProblem` that names all that are missing."""
-    if platform.machine() != recipe.architecture or sys.platform != "linux":
-        raise EnvironmentProblem(
-            f"the {recipe.profile} engine is built on Linux {recipe.architecture}, this is {sys.platform} "
-            f"{platform.machine()}: build it there, or in a container of that architecture"
-        )
-    here = sysconfig.get_path("scripts")
-    search = os.pathsep.join((here, os.environ.get("PATH", os.defpath)))
-    found = {name: shutil.which(name, path=search) for name in ("cc", "c++", "strip", "readelf", "cmake", "ninja")}
-    missing = [name for name, path in found.items() if path is None]
-    if missing:
-        advice = []
-        if {"cc", "c++", "strip", "readelf"} & set(missing):
-            advice.append("install a C++ compiler with binutils (Debian: `apt install g++`)")
-        if {"cmake", "ninja"} & set(missing):
-            advice.append("install the Python packages `cmake` and `ninja` (`pip install cmake ninja`)")
-        raise EnvironmentProblem(f"the engine build needs {', '.join(missing)}, not found: {'; '.join(advice)}")
-    return Tools(*(str(path) for path in found.values()))
-
-
-class _Shell:
-    """Runs programs in the folder of the build, with an environment that holds nothing of the caller's but PATH."""
-
-    def __init__(self, work: Path, log: Path) -> None:
-        self.work = work
-        self.log = log
-        log.write_bytes(b"")
-        (work / "home").mkdir()
-        self.environment = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(work / "home"),
-            "TMPDIR": str(work / "home"),
-            "LC_ALL": "C",
-            "TZ": "UTC",
-            "SOURCE_DATE_EPOCH": "0",
-            "GIT_CEILING_DIRECTORIES": str(work),
-        }
-
-    def run(self, step: str, command: list[str], each_line: Callable[[str], None] | None = None) -> str:
-        """What `command` prints. Raises `EnvironmentProblem` with the last lines of it if it fails.
-
-        An interruption of this process stops the command before it goes on.
-        """
-        lines: list[str] = []
-        with self.log.open("a", buffering=1, encoding="utf-8") as log:
-            log.write(f"$ {shlex.join(command)}\n")
-            with subprocess.Popen(
-                command, cwd=self.work, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", umask=0o022,
-            ) as process:  # fmt: skip
-                try:
-                    for line in process.stdout or ():
-                        lines.append(line)
-                        log.write(line)
-                        if each_line is not None:
-                            each_line(line)
-                    code = process.wait()
-                except BaseException:
-                    process.terminate()
-                    raise
-        text = "".join(lines)
-        if code != 0:
-            raise EnvironmentProblem(f"{step} failed with status {code}, see {self.log}:\n{tail(text)}")
-        return text
-
-
-def _describe(tools: Tools, shell: _Shell) -> Toolchain:
-    def first_line(*command: str) -> str:
-        return shell.run(f"{Path(command[0]).name} --version", list(command)).partition("\n")[0].strip()
-
-    return Toolchain(
-        c_compiler=first_line(tools.cc, "--version"),
-        cxx_compiler=first_line(tools.cxx, "--version"),
-        linker=first_line(first_line(tools.cxx, "-print-prog-name=ld"), "--version"),
-        libc=os.confstr("CS_GNU_LIBC_VERSION") or "unknown",
-        cmake=first_line(tools.cmake, "--version"),
-        ninja=first_line(tools.ninja, "--version"),
-    )
-
-
-def _compile(recipe: EngineRecipe, tools: Tools, shell: _Shell, tree: Path, *, jobs: int, progress: Progress) -> None:
-    # No path of this machine may reach the library: asserts and unity builds carry file names.
-    flags = shlex.join([f"-ffile-prefix-map={shell.work}=.", *recipe.compile.flags])
+def _compile(
+    recipe: EngineRecipe,
+    architecture: Architecture,
+    tools: Tools,
+    shell: Shell,
+    tree: Path,
+    *,
+    jobs: int,
+    progress: Progress,
+) -> None:
+    flags = shlex.join(_flags(recipe, shell))
     objects = str(shell.work / "objects")
     command = [tools.cmake, "-S", str(tree), "-B", objects, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools.ninja}"]
     command += [f"-DCMAKE_C_COMPILER={tools.cc}", f"-DCMAKE_CXX_COMPILER={tools.cxx}"]
     command += [f"-DCMAKE_C_FLAGS={flags}", f"-DCMAKE_CXX_FLAGS={flags}"]
+    if tools.emulator is not None:
+        command += [
+            f"-D{name}={value}" for name, value in _cross(architecture).items() if name not in recipe.definitions
+        ]
     command += [f"-D{name}={value}" for name, value in sorted(recipe.definitions.items())]
     progress("configuring", None)
     text = shell.run("configuring the engine", command)
@@ -214,7 +144,28 @@ def _compile(recipe: EngineRecipe, tools: Tools, shell: _Shell, tree: Path, *, j
     shell.run("compiling the engine", [tools.ninja, "-C", objects, f"-j{jobs}", *TARGETS], each_line)
 
 
-def _link(recipe: EngineRecipe, tools: Tools, shell: _Shell) -> Path:
+def _flags(recipe: EngineRecipe, shell: Shell) -> list[str]:
+    # No path of this machine may reach the library: asserts and unity builds carry file names.
+    return [f"-ffile-prefix-map={shell.work}=.", *recipe.compile.flags]
+
+
+def _cross(architecture: Architecture) -> dict[str, str]:
+    """What CMake has to know of a machine that is not this one, unless the recipe says it."""
+    return {"CMAKE_SYSTEM_NAME": "Linux", "CMAKE_SYSTEM_PROCESSOR": architecture}
+
+
+def _compile_additions(recipe: EngineRecipe, tools: Tools, shell: Shell, additions: list[bytes]) -> list[str]:
+    """The object files of the recipe's own C files, named by their place: no two collide."""
+    objects = []
+    for number, text in enumerate(additions):
+        (shell.work / f"addition-{number}.c").write_bytes(text)
+        objects.append(f"addition-{number}.o")
+        command = [tools.cc, "-std=c11", "-O2", "-fPIC", "-fno-builtin", *_flags(recipe, shell)]
+        shell.run("compiling an addition", [*command, "-c", f"addition-{number}.c", "-o", objects[-1]])
+    return objects
+
+
+def _link(recipe: EngineRecipe, tools: Tools, shell: Shell, objects: list[str]) -> Path:
     exports = "exports.map"
     (shell.work / exports).write_text(
         f"{{ global: {' '.join(f'{pattern};' for pattern in recipe.link.exports)}"
@@ -222,68 +173,21 @@ def _link(recipe: EngineRecipe, tools: Tools, shell: _Shell) -> Path:
         "ascii",
     )
     command = [tools.cxx, "-shared", "-o", LIBRARY, f"-Wl,-soname,{LIBRARY}", f"-Wl,--version-script={exports}"]
-    command += recipe.link.flags
+    # The additions come first: their functions are found before those of the system's libraries.
+    command += [*recipe.link.flags, *objects]
     command += ["-Wl,--whole-archive", *(f"objects/{name}" for name in ARCHIVES), "-Wl,--no-whole-archive"]
     shell.run("linking the engine", [*command, *SYSTEM_LIBRARIES])
     shell.run("stripping the engine", [tools.strip, "--strip-unneeded", LIBRARY])
     return shell.work / LIBRARY
 
 
-def _check_library_form(
-    recipe: EngineRecipe, tools: Tools, shell: _Shell, library: Path, bindings: Path
-) -> tuple[str, ...]:
-    """What the library needs, once that and its symbols are what the recipe says."""
-
-    def refuse(code: str, expected: object, found: object) -> None:
-        raise VerificationError("engine", code, expected=expected, found=found)
-
-    # 1. Needed libraries; no search path, no relocation of code.
-    dynamic = shell.run("reading the library", [tools.readelf, "-dW", str(library)])
-    needed = tuple(sorted(re.findall(r"\(NEEDED\).*\[(.+)\]", dynamic)))
-    if not set(needed) <= set(recipe.link.needed):
-        refuse("library-needed", recipe.link.needed, needed)
-    if unwanted := re.findall(r"\((RPATH|RUNPATH|TEXTREL)\)", dynamic):
-        refuse("library-dynamic", "none of RPATH, RUNPATH, TEXTREL", unwanted)
-    # 2. Exported symbols: nothing but the patterns, nothing hidden, all that the bindings look up.
-    table = shell.run("reading the library", [tools.readelf, "--dyn-syms", "-W", str(library)])
-    rows = [line.split() for line in table.splitlines() if re.match(r"\s*\d+:", line)]
-    exported = {row[7].partition("@")[0] for row in rows if len(row) > 7 and row[6] != "UND"}
-    stray = {name for name in exported if not any(fnmatchcase(name, pattern) for pattern in recipe.link.exports)}
-    if stray or exported & set(recipe.link.hidden):
-        refuse("library-exports", recipe.link.exports, sorted(stray | exported & set(recipe.link.hidden))[:5])
-    bound = set(re.findall(r"@ctypes_function\(\s*\"(\w+)\"", bindings.read_text("utf-8")))
-    if not bound or bound - exported:
-        refuse("library-bindings", "every function that the bindings look up", sorted(bound - exported)[:5])
-    # 3. No path of this machine.
-    if str(shell.work).encode() in library.read_bytes():
-        refuse("library-path", "no path of the build in the library", shell.work)
-    return needed
-
-
-_PROBE = """
-import ctypes, json, sys
-library = ctypes.CDLL(sys.argv[1])
-def text(name):
-    function = getattr(library, name)
-    function.restype = ctypes.c_char_p
-    return function().decode()
-print(json.dumps({"commit": text("ggml_commit"), "system_info": text("llama_print_system_info")}))
-"""
-
-
-def _check_loads(recipe: EngineRecipe, shell: _Shell, library: Path) -> str:
-    """What the library reports about its kernels, loaded in a process of its own that then ends."""
-    text = shell.run("loading the engine", [sys.executable, "-I", "-c", _PROBE, str(library)])
-    report = json.loads(text.splitlines()[-1])
-    if report["commit"] != recipe.source.upstream_commit:
-        raise VerificationError(
-            "engine", "library-commit", expected=recipe.source.upstream_commit, found=report["commit"]
-        )
-    return str(report["system_info"]).strip(" |\n")
-
-
 def _record(
-    recipe: EngineRecipe, toolchain: Toolchain, library: Path, needed: tuple[str, ...], system_info: str
+    recipe: EngineRecipe,
+    architecture: Architecture,
+    toolchain: Toolchain,
+    library: Path,
+    needed: tuple[str, ...],
+    system_info: str,
 ) -> EngineRecord:
     data = library.read_bytes()
     return EngineRecord(
@@ -295,12 +199,13 @@ def _record(
         source_digest=recipe.source.digest,
         upstream_commit=recipe.source.upstream_commit,
         patch_digests=tuple(patch.digest for patch in recipe.patches),
+        addition_digests=tuple(each.digest for each in recipe.additions) if recipe.additions else None,
         toolchain=toolchain,
         definitions=recipe.definitions,
         compile_flags=recipe.compile.flags,
         link_flags=recipe.link.flags,
-        architecture=recipe.architecture,
-        instructions=recipe.instructions,
+        architecture=architecture,
+        instructions=recipe.instructions_of(architecture),
         system_info=system_info,
         environment=recipe.environment,
         libraries=(Library(name=library.name, digest=digest_of(data), size_bytes=len(data), needed=needed),),
@@ -319,7 +224,7 @@ def _install(out: Path, library: Path, record: EngineRecord) -> None:
     staged.replace(out / RECORD)
 
 
-def _finished(recipe: EngineRecipe, out: Path, progress: Progress) -> EngineRecord | None:
+def _finished(recipe: EngineRecipe, out: Path, target: Architecture | None, progress: Progress) -> EngineRecord | None:
     try:
         record = load_record(out)
     except EnvironmentProblem:
@@ -328,7 +233,7 @@ def _finished(recipe: EngineRecipe, out: Path, progress: Progress) -> EngineReco
         progress(f"building again, because {problem}", None)
         return None
     same = record.recipe_digest == recipe.digest() and record.builder_revision == BUILDER_REVISION
-    return record if same else None
+    return record if same and record.architecture == (target or platform.machine()) else None
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What an engine is built from, and what was built: the recipe in `images/engine`, and the record beside the library.
 
-Refuses a recipe with an unknown field or an option out of form, and a record whose libraries are not the ones that it
-names.
+Refuses a recipe with an unknown field or an option out of form, a record whose libraries are not the ones that it
+names, and a CPU that cannot run them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from appliance import resources
 from attest.canonical import Model, dump_model, parse, validate
@@ -20,6 +20,8 @@ from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
 
 LIBRARY = "libllama.so"
 RECORD = "record.json"
+DEFAULT_PROFILE = "x86-64-v3"
+"""The numerics profile of a job that names none."""
 OPTION_OF = {
     "sse4_2": "GGML_SSE42",
     "avx": "GGML_AVX",
@@ -28,13 +30,22 @@ OPTION_OF = {
     "f16c": "GGML_F16C",
     "bmi2": "GGML_BMI2",
 }
-"""The instruction sets that a recipe can ask for, as /proc/cpuinfo names them, and the build option of each."""
+"""The x86 instruction sets that a recipe can switch on, as /proc/cpuinfo names them, and the build option of each."""
+
+Architecture = Literal["x86_64", "aarch64"]
+"""A machine that an engine runs on, as `uname -m` names it."""
+Instructions = tuple[Literal["sse2", "sse4_2", "avx", "avx2", "fma", "f16c", "bmi2", "fp", "asimd"], ...]
+"""Instruction sets, as /proc/cpuinfo names them."""
+CPU_LINE: dict[str, str] = {"x86_64": "flags", "aarch64": "Features"}
+"""The line of /proc/cpuinfo that lists the instruction sets of a CPU."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 Option = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Value = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]*$")]
 Flag = Annotated[str, StringConstraints(pattern=r"^-[A-Za-z0-9_=,.+-]+$")]
 SymbolPattern = Annotated[str, StringConstraints(pattern=r"^[a-z_]+\*?$")]
+Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+InstructionPattern = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.*?+()\[\]|-]+$")]
 _PART = "[A-Za-z0-9_][A-Za-z0-9._-]*"
 RelativePath = Annotated[str, StringConstraints(pattern=f"^{_PART}(/{_PART})*$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{9,40}$")]
@@ -70,6 +81,13 @@ class Patch(Model):
     """SHA-256 of that file."""
 
 
+class Addition(Patch):
+    """One C file of our own that is compiled as the engine is and linked into its library."""
+
+    file: RelativePath
+    """The C file, beside the recipe."""
+
+
 class Compile(Model):
     """How each source file is compiled, beyond what `definitions` say."""
 
@@ -90,6 +108,25 @@ class Link(Model):
     """The shared libraries that it may need."""
 
 
+class Gates(Model):
+    """What the finished library must not contain, whatever the compiler made of the flags."""
+
+    forbidden_instructions: tuple[InstructionPattern, ...]
+    """Regular expressions; an instruction whose whole mnemonic, as objdump prints it, matches one is refused."""
+    imports: dict[Name, tuple[Symbol, ...]]
+    """For a shared library: the only functions that may be taken from it. One that is not listed is not restricted."""
+
+    @field_validator("forbidden_instructions")
+    @classmethod
+    def _patterns_compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"expected a regular expression, found {pattern!r}: {error}") from None
+        return patterns
+
+
 class EngineRecipe(Model):
     """Everything that decides the bytes of the library, except the toolchain."""
 
@@ -99,29 +136,46 @@ class EngineRecipe(Model):
     """The engine's name."""
     profile: Name
     """Which build of it: `reference` is the one whose results count."""
-    architecture: Literal["x86_64"]
-    """The machine that it is built on and for."""
-    instructions: tuple[Literal["sse4_2", "avx", "avx2", "fma", "f16c", "bmi2"], ...]
-    """The instruction sets that its kernels use, as /proc/cpuinfo names them."""
+    architecture: Architecture | Annotated[tuple[Architecture, ...], Field(min_length=1)]
+    """The machine that it is built for, or several: then each build is for one of them."""
+    instructions: Instructions | dict[Architecture, Instructions]
+    """The instruction sets that its kernels use; for several architectures a list for each."""
     source: Source
     """What it is built from."""
     patches: tuple[Patch, ...]
     """What is changed in the source first, in this order."""
+    additions: tuple[Addition, ...] | None = None
+    """What is linked into the library beside the source. Its functions take the place of the system's."""
     definitions: dict[Option, Value]
     """CMake definitions. One that the source does not use fails the build."""
     compile: Compile
     """How it is compiled."""
     link: Link
     """How it is linked."""
+    gates: Gates | None = None
+    """What the finished library must not contain; None: nothing beyond what every library is checked for."""
     environment: dict[Option, Value]
     """What a process has to set before it loads the library."""
 
     @model_validator(mode="after")
     def _instructions_match(self) -> Self:
+        if isinstance(self.instructions, dict) and set(self.instructions) != set(self.architectures()):
+            raise ValueError(f"expected instructions for {self.architectures()}, found {tuple(self.instructions)}")
+        if not isinstance(self.instructions, dict) and len(self.architectures()) > 1:
+            raise ValueError("expected a list of instructions for each architecture, found one for all")
+        asked = {name for each in self.architectures() for name in self.instructions_of(each)} & OPTION_OF.keys()
         stated = {name for name, option in OPTION_OF.items() if self.definitions.get(option) == "ON"}
-        if stated != set(self.instructions) or self.definitions.get("GGML_NATIVE") != "OFF":
-            raise ValueError(f"expected GGML_NATIVE=OFF and definitions that switch on exactly {self.instructions}")
+        if stated != asked or self.definitions.get("GGML_NATIVE") != "OFF":
+            raise ValueError(f"expected GGML_NATIVE=OFF and definitions that switch on exactly {sorted(asked)}")
         return self
+
+    def architectures(self) -> tuple[Architecture, ...]:
+        """The machines that it can be built for."""
+        return self.architecture if isinstance(self.architecture, tuple) else (self.architecture,)
+
+    def instructions_of(self, architecture: Architecture) -> Instructions:
+        """The instruction sets that a build for `architecture` uses."""
+        return self.instructions[architecture] if isinstance(self.instructions, dict) else self.instructions
 
     def digest(self) -> str:
         """The digest of the recipe's canonical JSON: comments and order in the file do not count."""
@@ -177,6 +231,8 @@ class EngineRecord(Model):
     """The upstream commit, as the library itself reports it."""
     patch_digests: tuple[Digest, ...]
     """SHA-256 of each patch, in the order of application."""
+    addition_digests: tuple[Digest, ...] | None = None
+    """SHA-256 of each file that was linked in beside the source."""
     toolchain: Toolchain
     """What compiled it."""
     definitions: dict[Option, Value]
@@ -197,7 +253,7 @@ class EngineRecord(Model):
     """The files that the build made."""
 
 
-def recipe_path(profile: str = "reference") -> Path:
+def recipe_path(profile: str = DEFAULT_PROFILE) -> Path:
     """The recipe of `profile` that came with this release."""
     return resources.images() / "engine" / f"{profile}.toml"
 
@@ -234,10 +290,16 @@ def load_record(folder: Path) -> EngineRecord:
 def require_cpu(record: EngineRecord, cpuinfo: str) -> None:
     """Refuse a CPU on which the engine would stop at an illegal instruction. `cpuinfo` is the text of /proc/cpuinfo.
 
-    Raises `EnvironmentProblem` that names the missing instruction sets.
+    Raises `EnvironmentProblem` that names the missing instruction sets, or the architecture.
     """
-    match = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
-    present = set(match[1].split()) if match else set()
+    line = CPU_LINE.get(record.architecture, "flags")
+    match = re.search(rf"^{line}\s*:(.*)$", cpuinfo, re.MULTILINE)
+    if match is None:
+        raise EnvironmentProblem(
+            f"this {record.profile} engine is built for {record.architecture}, and /proc/cpuinfo has no line {line!r} "
+            "as there: build the engine on this machine with `appliance engine build`"
+        )
+    present = set(match[1].split())
     missing = [name for name in record.instructions if name not in present]
     if missing:
         raise EnvironmentProblem(
