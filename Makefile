@@ -63,6 +63,7 @@ conformance: run ## stock Sigstore clients offline, two engine builds, other CPU
 	  'import json, sys; verdict = json.load(sys.stdin); print(verdict["identity"], verdict["issuer"])')
 	$(BIN)/python -m tests.conformance.engine_reproducible
 	$(BIN)/python -m tests.conformance.cross_cpu
+	$(BIN)/python -m tests.conformance.exactness --cells quick
 
 bench: engine ## measure; one JSON object a measure to build/bench.jsonl
 	$(BIN)/python -m tests.bench

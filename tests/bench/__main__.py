@@ -1,136 +1,159 @@
-"""Every measure has two sides in one run, or says that it has one. Times are CPU and wall seconds of whole processes.
+"""Measurements: `python -m tests.bench`. One JSON object a measure to build/bench.jsonl, a table to the terminal.
 
-- hashing: a file into sealed memory, with its digest, against `openssl dgst -sha256` of the same file in the cache
-- sealing: start of a worker that seals and probes itself, against start of the same interpreter with the same imports
-- job: a whole run (pipes, transcript, seal, boot, signature) against the same samples on the bare engine
-- verify: one bundle of a thousand samples
+Every comparison has both sides in one run, next to each other in time, with the same model file, number of tokens and
+threads. Parts, in this order: `boot` (hashing), `throughput` (decode and prefill), `sweep` (for the plots), `scoring`
+(four-choice scoring, the whole sealed job, memory). What is only a part of a run, or a quick one, goes to
+build/bench-partial.jsonl: build/bench.jsonl holds whole runs alone.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
-import resource
-import subprocess
+import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from appliance import job as jobs
-from appliance import resources, run
-from appliance.evals import dataset, prompts
-from appliance.memfd import load_sealed
-from appliance.notary import lab as labs
-from attest import verify
-from attest.cli import read_bundle
+from appliance.engine.recipe import load_record
+from attest.errors import VitrineError
+from tests.bench import boot, clock, mmlu, record, report, scoring, stock_python, stock_tools, throughput
+from tests.bench.clock import say
+from tests.bench.lane import Lane
 
 ROOT = Path(__file__).resolve().parents[2]
-ENGINE = ROOT / "build" / "engine" / "reference"
-HASH_BYTES = 1 << 30
+MODELS = {"Q4_K_M": "rand765m-q4_k_m.gguf", "Q8_0": "rand765m-q8_0.gguf"}
+PARTS = ("boot", "throughput", "sweep", "scoring")
+Rows = Iterator[dict[str, Any]]
 
 
-def timed(work: Callable[[], object]) -> dict[str, float]:
-    """Wall and CPU seconds of `work`, its child processes included."""
-    before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    start = time.perf_counter()
-    work()
-    wall = time.perf_counter() - start
-    after = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(b.ru_utime + b.ru_stime - a.ru_utime - a.ru_stime for a, b in zip(before, after, strict=True))
-    return {"wall_s": round(wall, 3), "cpu_s": round(cpu, 3)}
+class Step(NamedTuple):
+    """One thing to measure."""
+
+    part: str
+    name: str
+    estimate_s: float
+    """On two quiet cores; the time left is scaled by how the steps before went."""
+    rows: Callable[[Callable[[str], None]], Rows]
+    """Measures, saying what it does."""
 
 
-def best(work: Callable[[], object], times: int = 3) -> dict[str, float]:
-    """The least wall time of a few."""
-    return min((timed(work) for _ in range(times)), key=lambda item: item["wall_s"])
+def steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
+    """All steps that were asked for."""
+    quick, threads = arguments.quick, arguments.threads
+    full = throughput.Plan(threads, rounds=3, depths=(0,))
+    deep = throughput.Plan(threads, rounds=2, depths=(512, 2048))
+    alone = throughput.Plan(1, rounds=1, depths=(0,))
+    wide = throughput.Plan(threads, rounds=1, depths=(0,))
+    if quick:
+        full, deep = (throughput.Plan(threads, 1, depths, 0.1) for depths in ((0,), (64,)))
+        alone = throughput.Plan(1, 1, (0,), 0.1)
+        wide = throughput.Plan(threads, 1, (0,), 0.05)
+    found = [Step("boot", "boot hashing", 40, lambda _say: iter(boot.rows(quick=quick)))]
+    types = [name for name in MODELS if arguments.model in (None, name)]
+    for type_name in types:
+        model = arguments.models / MODELS[type_name]
+        for name, plan, estimate in (("", full, 105), (" with context", deep, 390), (" on 1 thread", alone, 62)):
+            rows = partial(_throughput, throughput.compare, arguments.engine, model, plan, {"model": type_name})
+            found.append(Step("throughput", f"throughput of {type_name}{name}", estimate, rows))
+    for type_name in types:
+        model = arguments.models / MODELS[type_name]
+        rows = partial(_throughput, throughput.sweep, arguments.engine, model, wide, {"model": type_name})
+        found.append(Step("sweep", f"sweep of {type_name}", 130, rows))
+    score = partial(
+        scoring.measure, arguments.models / MODELS[types[0]], arguments.engine, folder,
+        threads=threads, rounds=1 if quick else 2, limit=2 if quick else None, facts={"model": types[0]},
+    )  # fmt: skip
+    found.append(Step("scoring", f"four-choice scoring with {types[0]}", 800, lambda say: score(say=say)))
+    return [step for step in found if not arguments.only or step.part in arguments.only]
 
 
-def hashing(folder: Path) -> dict[str, object]:
-    """A file of 1 GiB, one core each side."""
-    path = folder / "large"
-    with path.open("wb") as file:
-        for _ in range(HASH_BYTES >> 20):
-            file.write(os.urandom(1 << 20))
-    path.read_bytes()
-    ours = best(lambda: load_sealed(path, name="large").close())
-    theirs = best(lambda: subprocess.run(["openssl", "dgst", "-sha256", str(path)], check=True, capture_output=True))
-    path.unlink()
-    return {"measure": "hash 1 GiB into sealed memory", "ours": ours, "openssl dgst": theirs}
-
-
-def sealing(_folder: Path) -> dict[str, object]:
-    """Start to hello, against start to the end of the imports."""
-    from appliance.relay import Station
-    from appliance.seal.launch import spawn
-    from appliance.seal.plan import plan_for
-    from appliance.workers import MODULES, Kind
-
-    plan = plan_for("eval", memory_bytes=1 << 30, threads=1)
-
-    def ours() -> None:
-        worker = spawn(MODULES["eval"], fds={}, plan=plan, log=lambda _line: None)
-        Station("eval", worker).expect(Kind.HELLO, 60)
-        worker.kill()
-
-    bare = [sys.executable, "-P", "-s", "-B", "-c", f"import {MODULES['eval']}"]
+def environment(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was measured, and on what."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    names = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
+    engine = load_record(arguments.engine)
     return {
-        "measure": "start of a sealed worker",
-        "ours": best(ours, 5),
-        "same imports, not sealed": best(lambda: subprocess.run(bare, check=True, cwd=ROOT), 5),
+        "measure": "environment",
+        "command": "python -m tests.bench " + " ".join(sys.argv[1:]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "engine": {"profile": engine.profile, "library": engine.libraries[0].digest, "kernels": engine.system_info},
+        "stock": "llama.cpp 0c1e57098, AVX2, FMA, F16C, BMI2; llamafile and repack on, OpenMP off",
+        "models": "765 million random weights, llama architecture",
     }
 
 
-def job(folder: Path) -> dict[str, object]:
-    """The organism's part of the demo, whole, against its samples on the bare engine in this process."""
-    text = (resources.demo() / "job.yaml").read_text()
-    lines = [line for line in text.splitlines() if "clean" not in line]
-    path = folder / "job.yaml"
-    path.write_text(
-        "\n".join(lines).replace("path: ", "path: resource:demo/").replace("resource:demo/resource:", "") + "\n"
-    )
-    lab = labs.create(folder / "lab", now=lambda: datetime.now(UTC))
-    request = run.Request(job=path, lab=lab, engine=ENGINE, out=folder / "bundle")
-    ours = timed(lambda: run.run(request, lambda *_: None))
-    bare = [sys.executable, "-m", "tests.bench.bare", str(path), str(ENGINE)]
-    theirs = timed(lambda: subprocess.run(bare, check=True, cwd=ROOT))
-    return {"measure": "whole job, 480 samples of the organism", "ours": ours, "bare engine": theirs}
-
-
-def verification(folder: Path) -> dict[str, object]:
-    """The bundle that `job` left."""
-    files = read_bundle(folder / "bundle")
-    trust = (folder / "lab" / "public" / "trusted_root.json").read_bytes()
-    return {"measure": "verify a bundle of 480 samples", "ours": best(lambda: verify.verify(files, trust))}
-
-
 def main() -> None:
-    """Run all measures."""
-    out = ROOT / "build" / "bench.jsonl"
-    out.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as name, out.open("w") as file:
-        for measure in (hashing, sealing, job, verification):
-            row = measure(Path(name))
-            sides = [(key, value) for key, value in row.items() if isinstance(value, dict)]
-            if len(sides) == 2:
-                row["ratio_wall"] = round(sides[0][1]["wall_s"] / sides[1][1]["wall_s"], 3)
-                row["ratio_cpu"] = round(sides[0][1]["cpu_s"] / sides[1][1]["cpu_s"], 3)
-            file.write(json.dumps(row) + "\n")
-            text = "  ".join(f"{key} {value['wall_s']:.3f} s wall, {value['cpu_s']:.3f} s CPU" for key, value in sides)
-            print(f"{row['measure']}: {text}  ratio {row.get('ratio_wall', 'one side')}")
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description="measure, both sides of a ratio in one run")
+    parser.add_argument("--quick", action="store_true", help="a few tokens of each: shows that it works, not how fast")
+    parser.add_argument("--only", action="append", choices=PARTS, help="these parts alone")
+    parser.add_argument("--model", choices=MODELS, help="this model alone")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--engine", type=Path, default=ROOT / "build" / "engine" / "x86-64-v3")
+    parser.add_argument("--models", type=Path, default=ROOT / "build" / "models", help="the folder of the models")
+    arguments = parser.parse_args()
+    arguments.engine, arguments.models = arguments.engine.resolve(), arguments.models.resolve()
+    whole = not (arguments.quick or arguments.only or arguments.model)
+    out = ROOT / "build" / ("bench.jsonl" if whole else "bench-partial.jsonl")
+    try:
+        rows = _run(arguments, out)
+    except VitrineError as error:
+        say(str(error))
+        sys.exit(int(error.exit_code))
+    print(report.table(rows))
+    print(f"\nwritten to {out.relative_to(ROOT)}")
+    if whole:
+        report.write(rows)
 
 
-def tasks(path: Path) -> list[prompts.Task]:
-    """Every task of a job, as the eval worker makes them."""
-    loaded = jobs.load(path)
-    suites = jobs.load_suites(loaded)
-    return [
-        task
-        for item in suites
-        for task in prompts.tasks(item.suite, dataset.read(item.dataset.read_bytes(), item.suite.dataset), None)
-    ]
+def _run(arguments: argparse.Namespace, out: Path) -> list[dict[str, Any]]:
+    about = environment(arguments)
+    if not all((arguments.models / name).is_file() for name in MODELS.values()):
+        say(f"making the models in {arguments.models}")
+        make = ["-m", "tests.tools.random_models", arguments.models, "--big", "--engine", arguments.engine]
+        clock.run([sys.executable, *make], cwd=ROOT)
+    if not arguments.only or "scoring" in arguments.only:
+        mmlu.data()
+    stock_tools.ensure()
+    stock_python.ensure()
+    rows = [about]
+    with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as name:
+        todo, done = steps(arguments, Path(name)), 0.0
+        began = time.monotonic()
+        for number, step in enumerate(todo):
+            rate = (time.monotonic() - began) / done if done else 1.0
+            left = rate * sum(item.estimate_s for item in todo[number:]) / 60
+            say(f"[{number + 1}/{len(todo)}] {step.name}" + ("" if arguments.quick else f"; about {left:.0f} min left"))
+            machine, first = record.Machine(), len(rows)
+            for row in step.rows(lambda text: say(f"    {text}")):
+                rows.append(row)
+                say("  " + report.line(row))
+            # With two threads on two cores, whatever else runs makes one thread wait for the other.
+            for row in rows[first:]:
+                row["other_processes"] = machine.share()
+            record.write(rows, out)
+            done += step.estimate_s
+    rows[0]["wall_s"] = round(time.monotonic() - began)
+    record.write(rows, out)
+    return rows
+
+
+def _throughput(
+    kind: Callable[..., Rows], engine: Path, model: Path, plan: throughput.Plan, facts: dict[str, Any],
+    say: Callable[[str], None],
+) -> Rows:  # fmt: skip
+    with Lane(engine, model) as lane:
+        yield from kind(throughput.Duel(lane, model), plan, facts, say)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 from appliance.frames import HEADER, Kind
 from appliance.worker import Link, main
+from tests.tools.manifests import self_test
 
 
 def prepare(_fds: Mapping[str, int]) -> None:
@@ -23,11 +24,15 @@ def prepare(_fds: Mapping[str, int]) -> None:
 
 def serve(link: Link, config: dict[str, Any], _fds: Mapping[str, int], _prepared: None) -> None:
     """Say ready like a real worker, then do what the id says with every request; a behaviour may reply itself."""
-    link.send_json(Kind.READY, {})
+    report = self_test(config["id"])
+    if config["id"] == "liar":
+        report["cells"].pop()
+    link.send_json(Kind.READY, report)
     while True:
         frame = link.receive()
         if not BEHAVIOURS[config["id"]](link):
-            link.send_json(Kind.REPLY, {"error": {"code": "rogue", "message": "nothing stopped it"}}, frame.route)
+            nothing = {"error": {"code": "rogue", "message": "nothing stopped it"}}
+            link.send_json(Kind.REPLY, nothing, frame.route, frame.tag)
 
 
 def reporting(attempt: Callable[[], object]) -> Callable[[Link], object]:
@@ -80,7 +85,8 @@ BEHAVIOURS: dict[str, Callable[[Link], object]] = {
     "huge": raw(HEADER.pack(0xFFFFFFFF, Kind.REPLY, 0, 0) + b"x" * 1000),
     "malformed": raw(b"GET / HTTP/1.1\r\n\r\n" * 10),
     "wrong-kind": raw(HEADER.pack(2, Kind.RESULTS, 0, 0) + b"{}"),
-    "flood": lambda link: [link.send(Kind.REPLY, b"{}") for _ in range(1000)] and None,
+    "flood": raw((HEADER.pack(2, Kind.REPLY, 0, 0) + b"{}") * 1000),
+    "wrong-tag": raw(HEADER.pack(2, Kind.REPLY, 0, 99) + b"{}"),
     "hang": lambda _link: time.sleep(600),
     "die": lambda _link: os.abort(),
     "memory": memory_bomb,

@@ -10,6 +10,7 @@ import pytest
 from appliance import relay, run, workers
 from appliance.relay import WorkerFailure
 from attest import transcript
+from attest.errors import MalformedInput
 
 JOB = """
 format: vitrine/job/v1
@@ -40,6 +41,7 @@ def start(behaviour: str, folder: Path, execute: Callable[..., run.Outcome], **f
         ("huge", "expected frames of at most"),
         ("malformed", "expected frames of at most|expected a known kind"),
         ("wrong-kind", "RESULTS is out of place"),
+        ("wrong-tag", "REPLY is out of place"),
         ("flood", "REPLY is out of place"),
         ("hang", "expected an answer in time"),
         ("die", "SIGABRT"),
@@ -61,6 +63,12 @@ def test_worker_that_breaks_the_rules_ends_the_run(
     assert not (tmp_path / "bundle").exists()
     left = transcript.read((tmp_path / "bundle.incomplete" / "transcript.jsonl").read_bytes())
     assert left.closing == {"ended_by": "failed"}
+
+
+def test_self_test_that_is_not_whole_ends_the_run(tmp_path: Path, execute: Callable[..., run.Outcome]) -> None:
+    with pytest.raises(MalformedInput, match="expected the cells"):
+        start("liar", tmp_path, execute)
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize("behaviour", ["connect", "unix", "write", "read", "exec", "fork", "kill"])

@@ -1,0 +1,117 @@
+"""A whole job in sealed workers, watched: `python -m tests.bench.sealed JOB LOCK ENGINE LAB OUT REPORT`.
+
+It is `appliance run` with a progress callback that reads clocks: CPU time of controller and workers when the samples
+begin and end, and the model worker's memory while they run.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from appliance import gguf, run
+from appliance import job as jobs
+from appliance.notary import lab as labs
+from tests.bench.clock import cpu_of
+
+EVERY = 20
+"""Samples between two looks at the memory."""
+
+
+class Watcher:
+    """The progress callback."""
+
+    def __init__(self) -> None:
+        self.marks: dict[str, tuple[float, float]] = {}
+        """Wall and CPU seconds when the workers were sealed, at the first sample's start and at the last one's end."""
+        self.besides_bytes = 0
+        """Most memory of the model worker, without the pages of the model."""
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Look at the clocks, and now and then at the memory."""
+        if phase == "seal" and done == total:
+            self.marks["sealed"] = (time.perf_counter(), _cpu())
+        if phase != "samples":
+            return
+        if done in (0, total):
+            self.marks["begin" if done == 0 else "end"] = (time.perf_counter(), _cpu())
+        if done % EVERY == 0 or done == total:
+            self.besides_bytes = max([self.besides_bytes, *(_besides_model(pid) for pid in _children())])
+
+
+def kv_bytes(model: Path, sequences: int, context_tokens: int) -> int:
+    """Size of an f16 KV cache: keys and values of every layer, for every slot."""
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        header = gguf.read_header(data)
+    prefix = f"{header.architecture}."
+    layers, heads, kv_heads, width = (
+        int(header.metadata[prefix + key])
+        for key in ("block_count", "attention.head_count", "attention.head_count_kv", "embedding_length")
+    )
+    cells = sequences * -(-context_tokens // 256) * 256
+    return cells * layers * kv_heads * (width // heads) * 2 * 2
+
+
+def main() -> None:
+    """Run the job and write the report."""
+    path, lock, engine, lab, out, report = (Path(argument) for argument in sys.argv[1:])
+    folder = (
+        labs.open_lab(lab, now=lambda: datetime.now(UTC))
+        if lab.is_dir()
+        else labs.create(lab, now=lambda: datetime.now(UTC))
+    )
+    watcher = Watcher()
+    outcome = run.run(run.Request(job=path, lab=folder, engine=engine, out=out, lock=lock), watcher)
+    job = jobs.load(path).job
+    sealed, begin, end = (watcher.marks[name] for name in ("sealed", "begin", "end"))
+    kv = kv_bytes(Path(job.models[0].path), job.numerics.sequences, job.limits.context_tokens)
+    report.write_text(
+        json.dumps(
+            {
+                "samples": [end[0] - begin[0], end[1] - begin[1]],
+                "start_cpu_s": sealed[1],
+                "self_test": [begin[0] - sealed[0], begin[1] - sealed[1]],
+                "finish_cpu_s": _cpu() - end[1],
+                "besides_bytes": watcher.besides_bytes - kv,
+                "kv_bytes": kv,
+                "ended_by": outcome.ended_by,
+            }
+        ),
+        "utf-8",
+    )
+
+
+def _cpu() -> float:
+    """CPU seconds of this process, of workers that have ended, and of those that run."""
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system + sum(cpu_of(pid) for pid in _children())
+
+
+def _children() -> list[int]:
+    """Ids of the running workers."""
+    text = "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+    return [int(pid) for pid in text.split()]
+
+
+def _besides_model(pid: int) -> int:
+    """Bytes of a model worker's share of memory without its mapping of the model; 0 for other processes."""
+    text = Path(f"/proc/{pid}/smaps").read_text()
+    regions = re.findall(r"^[0-9a-f]+-[0-9a-f]+ .*?(?=^[0-9a-f]+-[0-9a-f]+ |\Z)", text, re.MULTILINE | re.DOTALL)
+    sizes = [
+        (region.partition("\n")[0], int(match[1]))
+        for region in regions
+        if (match := re.search(r"^Pss:\s+(\d+)", region, re.M))
+    ]
+    if not any("memfd:" in name and "model" in name for name, _ in sizes):
+        return 0
+    return 1024 * sum(size for name, size in sizes if not ("memfd:" in name and "model" in name))
+
+
+if __name__ == "__main__":
+    main()
