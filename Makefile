@@ -29,7 +29,7 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 
 engine: $(ENGINE)/record.json ## build the pinned llama.cpp engine (2 to 12 minutes, once)
 
-engines: $(foreach profile,x86-64-v3 reference stock,$(ENGINES)/$(profile)/record.json) ## build the engines that the tests compare
+engines: $(foreach profile,x86-64-v3 portable reference stock,$(ENGINES)/$(profile)/record.json) ## build the engines that the tests compare
 
 $(ENGINES)/%/record.json: images/engine/%.toml $(VENV)/ready $(wildcard images/engine/patches/*)
 	$(BIN)/appliance engine build --recipe $< --out $(ENGINES)/$* --jobs $(JOBS)
@@ -55,7 +55,7 @@ lint: setup ## formatting, lint, types, import rules, docstring coverage, publis
 schemas: setup ## write policy/schemas from the models
 	$(BIN)/python -m tests.tools.schemas
 
-conformance: run ## stock Sigstore clients offline, two engine builds, other CPUs (downloads clients; long)
+conformance: run engines ## stock Sigstore clients offline, two engine builds, other CPUs (downloads clients; long)
 	$(BIN)/python -m tests.conformance.clients.matrix
 	$(BIN)/python -m tests.conformance.clients.matrix $(BUNDLE)/bundle.sigstore.json $(LAB)/public/trusted_root.json \
 	  $(LAB)/public/trust_config.json $(BUNDLE)/results.json $$($(BIN)/attest verify $(BUNDLE) --json \

@@ -135,6 +135,8 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
     out.print(f"nonce      {job.nonce or 'none'}")
     out.print(f"lock       {manifest.lock.digest}  version {manifest.lock.version}, {manifest.lock.origin}")
     out.print(f"engine     {manifest.engine.profile}  {manifest.engine.library}")
+    tests = ", ".join(f"{test.model} {test.numerics_class}" for test in manifest.determinism)
+    out.print(f"numerics   {manifest.numerics.contract}; self-tests: {tests}")
     seals = ", ".join(f"{part.worker} {part.level}" for part in manifest.seal)
     out.print(f"wall       {manifest.wall}; seals: {seals}")
     out.print(f"run        {manifest.started} to {manifest.ended}, {manifest.ended_by}")
