@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def fds():
-    if find_spec("llama_cpp") is None:
+    if "llama_cpp" not in sys.modules and find_spec("llama_cpp") is None:
         pytest.skip("no llama_cpp: pip install vitrine[llama]")
     files = {"model": resources.demo() / "organism-q8_0.gguf", "library": ENGINE / "libllama.so"}
     found = {name: sealed_file(name, path.read_bytes()) for name, path in files.items()}
