@@ -67,7 +67,7 @@ def steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
         found.append(Step("sweep", f"sweep of {type_name}", 130, rows))
     score = partial(
         scoring.measure, arguments.models / MODELS[types[0]], arguments.engine, folder,
-        threads=threads, rounds=1 if quick else 2, limit=2 if quick else None, facts={"model": types[0]},
+        threads=threads, rounds=1, limit=2 if quick else None, facts={"model": types[0]},
     )  # fmt: skip
     found.append(Step("scoring", f"four-choice scoring with {types[0]}", 800, lambda say: score(say=say)))
     return [step for step in found if not arguments.only or step.part in arguments.only]
