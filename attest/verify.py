@@ -291,8 +291,8 @@ def _check_environment(record: bytes, plan: SealPlan) -> None:
 def _check_determinism(the_job: Job, manifest: ExecutionManifest) -> None:
     names = [model.id for model in the_job.models]
     _equal("numerics", "self-tests", names, [report.model for report in manifest.determinism])
-    for report in manifest.determinism:
-        determinism.check_form(report, report.model)
+    for name, report in zip(names, manifest.determinism, strict=True):
+        determinism.check_form(report, name)
         if the_job.numerics.contract == "exact":
             determinism.require_exact(report)
 

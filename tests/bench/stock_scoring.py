@@ -114,10 +114,10 @@ def lm_eval_side(llama: Any, rows: list[Row], ask: Any) -> tuple[list[list[float
             return results
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            raise NotImplementedError
+            raise RuntimeError("the task asks for log-likelihoods alone")
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            raise NotImplementedError
+            raise RuntimeError("the task asks for log-likelihoods alone")
 
     class Rows(ConfigurableTask):
         def __init__(self) -> None:
