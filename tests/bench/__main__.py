@@ -46,7 +46,7 @@ class Step(NamedTuple):
 def steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
     """All steps that were asked for."""
     quick, threads = arguments.quick, arguments.threads
-    full = throughput.Plan(threads, rounds=3, depths=(0,))
+    full = throughput.Plan(threads, rounds=5, depths=(0,))
     deep = throughput.Plan(threads, rounds=2, depths=(512, 2048))
     alone = throughput.Plan(1, rounds=1, depths=(0,))
     wide = throughput.Plan(threads, rounds=1, depths=(0,))

@@ -46,8 +46,10 @@ class Lane:
 
     def __init__(self, engine: Path, model: Path) -> None:
         command = [sys.executable, "-m", "tests.bench.lane", str(engine), str(model)]
+        # As in a sealed worker: numpy starts no threads.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment
         )
 
     def __enter__(self) -> Lane:
