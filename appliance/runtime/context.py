@@ -81,6 +81,7 @@ class Context:
         self._tokens, self._positions = (np.ctypeslib.as_array(a, shape) for a in (self._batch.token, self._batch.pos))
         self._wanted = np.ctypeslib.as_array(self._batch.logits, shape)
         np.ctypeslib.as_array(self._batch.n_seq_id, shape)[:] = 1
+        self._row_type = ctypes.c_float * model.vocabulary
 
     def decode(self, pieces: Sequence[Piece]) -> list[list[Logits]]:
         """Decode all pieces in one batch of at most `batch_tokens`; the wanted rows of each, in its order.
@@ -140,4 +141,4 @@ class Context:
         address = ctypes.cast(pointer, ctypes.c_void_p).value
         if not address:
             raise RequestError("decode", f"llama.cpp gave no logits for token {index} of the batch")
-        return np.ctypeslib.as_array(pointer, (self.model.vocabulary,))
+        return np.frombuffer(self._row_type.from_address(address), np.float32)

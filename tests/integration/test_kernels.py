@@ -102,6 +102,31 @@ def test_a_product_has_the_same_bits_in_every_batch(ops: Ops, kind: str) -> None
     assert moved(ops, kind) == []
 
 
+WIDE_BLOCKS = {
+    "Q2_K": (80, 84), "Q3_K": (108, 110), "Q4_K": (0, 4), "Q5_K": (0, 4), "Q6_K": (208, 210), "IQ4_XS": (0, 2),
+    "IQ1_S": (0, 2), "IQ2_XXS": (0, 2), "IQ2_XS": (0, 2), "IQ2_S": (0, 2), "IQ3_XXS": (0, 2), "IQ3_S": (0, 2),
+}  # fmt: skip
+"""The types that the tiled product serves, and where a block has its float16 scales (llama.cpp, ggml-common.h)."""
+
+
+@pytest.mark.parametrize("kind", WIDE_BLOCKS)
+def test_the_largest_codes_and_activations_overflow_nowhere(ops: Ops, kind: str) -> None:
+    rows, length = 36, 512
+    _, weights, size = TYPES[kind]
+    generator = np.random.default_rng(14)
+    # Rows whose bytes are all ones, all zeros, or a mixture of both: the largest magnitudes that codes and scales have.
+    share = generator.choice([0.0, 0.5, 1.0], (rows, 1, 1))
+    blocks = np.where(generator.random((rows, length // weights, size)) < share, 0xFF, 0).astype(np.uint8)
+    start, end = WIDE_BLOCKS[kind]
+    blocks[..., start:end] = np.tile(np.frombuffer(np.float16(0.01).tobytes(), np.uint8), (end - start) // 2)
+    packed_rows = Packed(kind, (rows, length), blocks.tobytes())
+    signs = np.concatenate([np.ones((2, length)), -np.ones((2, length)), generator.choice([-1.0, 1.0], (28, length))])
+    columns = signs.astype(np.float32)
+    alone = np.concatenate([ops.mul_mat(packed_rows, columns[i : i + 1], 1) for i in range(len(columns))])
+    for count in (2, 3, 4, 7, 8, 12, 13, 16, 24, 32):
+        assert same(ops.mul_mat(packed_rows, columns[:count], 1), alone[:count]), count
+
+
 def test_the_gate_sees_that_the_stock_engine_moves(stock: Ops) -> None:
     assert {kind for kind in ("F32", "F16", "Q4_K", "IQ4_XS", "Q8_0") if moved(stock, kind)} >= {"F32", "F16", "Q4_K"}
 
