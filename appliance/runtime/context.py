@@ -141,4 +141,5 @@ class Context:
         address = ctypes.cast(pointer, ctypes.c_void_p).value
         if not address:
             raise RequestError("decode", f"llama.cpp gave no logits for token {index} of the batch")
-        return np.frombuffer(self._row_type.from_address(address), np.float32)
+        row: Logits = np.frombuffer(memoryview(self._row_type.from_address(address)), np.float32)
+        return row
