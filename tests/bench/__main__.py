@@ -47,7 +47,7 @@ def steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
     """All steps that were asked for."""
     quick, threads = arguments.quick, arguments.threads
     full = throughput.Plan(threads, rounds=5, depths=(0,))
-    deep = throughput.Plan(threads, rounds=2, depths=(512, 2048))
+    deep = throughput.Plan(threads, rounds=1, depths=(512, 2048))
     alone = throughput.Plan(1, rounds=1, depths=(0,))
     wide = throughput.Plan(threads, rounds=1, depths=(0,))
     if quick:
@@ -58,7 +58,7 @@ def steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
     types = [name for name in MODELS if arguments.model in (None, name)]
     for type_name in types:
         model = arguments.models / MODELS[type_name]
-        for name, plan, estimate in (("", full, 105), (" with context", deep, 390), (" on 1 thread", alone, 62)):
+        for name, plan, estimate in (("", full, 175), (" with context", deep, 195), (" on 1 thread", alone, 62)):
             rows = partial(_throughput, throughput.compare, arguments.engine, model, plan, {"model": type_name})
             found.append(Step("throughput", f"throughput of {type_name}{name}", estimate, rows))
     for type_name in types:
@@ -69,7 +69,7 @@ def steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
         scoring.measure, arguments.models / MODELS[types[0]], arguments.engine, folder,
         threads=threads, rounds=1, limit=2 if quick else None, facts={"model": types[0]},
     )  # fmt: skip
-    found.append(Step("scoring", f"four-choice scoring with {types[0]}", 800, lambda say: score(say=say)))
+    found.append(Step("scoring", f"four-choice scoring with {types[0]}", 980, lambda say: score(say=say)))
     return [step for step in found if not arguments.only or step.part in arguments.only]
 
 
