@@ -68,8 +68,9 @@ conformance: run engines ## stock Sigstore clients offline, two engine builds, o
 bench: engine ## measure; one JSON object a measure to build/bench.jsonl
 	$(BIN)/python -m tests.bench
 
-image: ## build the OCI image
-	@echo "not in this release: the container image and the measured VM are the next step, see docs/limitations.md"; exit 1
+image: engine ## build the OCI image (fetches pinned packages, once)
+	@rm -rf build/image/cpu
+	$(BIN)/appliance image build images/cpu.toml --out build/image/cpu
 
 package: setup ## build wheel and source distribution into dist/
 	$(BIN)/python -m build --outdir dist .

@@ -6,7 +6,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,15 +15,20 @@ from appliance import job as jobs
 from appliance import lock as locks
 from appliance import logs, resources
 from appliance import run as running
+from appliance.enclave import measured, rootfs
+from appliance.enclave import wall as walls
 from appliance.engine import build as engines
 from appliance.engine import recipe as recipes
+from appliance.image.cli import app as image_app
+from appliance.notary import hold
 from appliance.notary import lab as labs
 from appliance.progress import Reporter
 from appliance.relay import WorkerFailure
 from appliance.seal.plan import Kind, plan_for
+from appliance.seal.requirement import Requirement
 from attest import console, lockfile
 from attest.digest import digest_of
-from attest.errors import EnvironmentProblem, MalformedInput
+from attest.errors import EnvironmentProblem, Exit, MalformedInput
 
 app = typer.Typer(
     name="appliance",
@@ -35,13 +40,31 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(help="Build and show the pinned llama.cpp engine.", no_args_is_help=True)
 app.add_typer(engine_app, name="engine")
+app.add_typer(image_app, name="image")
 
 DEFAULT_LAB = Path("lab")
+MACHINE = Path("build/vm")
+"""Where `appliance image build --format uki` is told to put the measured VM."""
 PASSPHRASE_VARIABLE = "VITRINE_PASSPHRASE_FILE"  # noqa: S105 - its name, not its value
 
 JobArgument = Annotated[Path | None, typer.Argument(help="The job file; without one, the embedded demo.")]
 EngineOption = Annotated[Path | None, typer.Option(help="The engine's folder.", envvar="VITRINE_ENGINE")]
 DataOption = Annotated[list[Path] | None, typer.Option(help="A folder in which data sets are looked for as well.")]
+WallOption = Annotated[
+    Literal["process", "container"],
+    typer.Option(help="What the run is behind: the workers' seals alone, or a container."),
+]
+RunWallOption = Annotated[
+    Literal["process", "container", "vm"],
+    typer.Option(help="What the run is behind: the workers' seals alone, a container, or a measured VM."),
+]
+ImageOption = Annotated[
+    Path, typer.Option(help="The image's OCI layout; with --wall vm the machine's folder, build/vm by default.")
+]
+RuntimeOption = Annotated[
+    Literal["runc", "podman", "bubblewrap"] | None,
+    typer.Option(help="With --wall container, the one runtime to use; the first that works by default."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 PassphraseOption = Annotated[
     Path | None,
@@ -55,6 +78,7 @@ def options(
 ) -> None:
     """Run AI-safety evals sealed and offline, and leave signed bundles that anybody can verify."""
     logs.configure(verbose=verbose)
+    hold.hold()
 
 
 @app.command()
@@ -85,6 +109,9 @@ def lock_command(
     version: Annotated[
         int | None, typer.Option(help="Its version; one more than the one it replaces by default.")
     ] = None,
+    wall: WallOption = "process",
+    image: ImageOption = rootfs.DEFAULT,
+    runtime: RuntimeOption = None,
 ) -> None:
     """Pin the digest of every artifact that a job may run: review the file, then run with it.
 
@@ -94,20 +121,23 @@ def lock_command(
     """
     path = job or _default_job()
     out = out or (path.with_suffix(".lock") if job else Path("demo.lock"))
-    loaded = jobs.load(path)
-    suites = jobs.load_suites(loaded, tuple(data or ()))
-    folder = _engine(engine, loaded.job.numerics.profile)
     old = lockfile.read(out.read_bytes()).version if out.exists() else 0
-    with Reporter() as progress:
-        text = locks.make(
-            loaded,
-            suites,
-            engine=folder,
-            record=recipes.load_record(folder),
-            root=out.parent,
-            version=version if version is not None else old + 1,
-            progress=progress,
+    version = version if version is not None else old + 1
+    if wall == "container":
+        behind = walls.Contained(
+            job=path, out=out, image=rootfs.open_image(image), engine=engine, data=tuple(data or ()), runtime=runtime
         )
+        with Reporter() as progress:
+            text = walls.lock(behind, version, progress)
+    else:
+        loaded = jobs.load(path)
+        suites = jobs.load_suites(loaded, tuple(data or ()))
+        folder = _engine(engine, loaded.job.numerics.profile)
+        record = recipes.load_record(folder)
+        with Reporter() as progress:
+            text = locks.make(
+                loaded, suites, engine=folder, record=record, root=out.parent, version=version, progress=progress
+            )
     temporary = out.with_name(f".{out.name}.new")
     temporary.write_bytes(text)
     temporary.replace(out)
@@ -146,6 +176,27 @@ def boot(
 
 
 @app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Examine this host: which walls can be used, how far the seal goes, what is missing and how to get it.
+
+    Changes nothing, needs no root. Ends with 0 where jobs can be run behind the process wall, with 1 otherwise.
+
+    Example:
+
+        appliance doctor
+    """
+    from appliance.enclave import doctor as doctors
+
+    report = doctors.examine()
+    if as_json:
+        console.print_json(report.model_dump(mode="json"))
+    else:
+        console.OUT.print(doctors.render(report))
+    if not report.usable:
+        raise typer.Exit(Exit.FAULT)
+
+
+@app.command()
 def seal(
     show: Annotated[bool, typer.Option("--show", help="Print the plans.")] = False,
     as_json: JsonOption = False,
@@ -179,6 +230,13 @@ def run(
     sign_incomplete: Annotated[
         bool, typer.Option("--sign-incomplete", help="Sign what there is when the run ends early; the bundle says so.")
     ] = False,
+    require_seal: Annotated[
+        Requirement,
+        typer.Option(help="full: refuse to run where a layer of a worker's seal is missing; any: say so."),
+    ] = "any",
+    wall: RunWallOption = "process",
+    image: ImageOption = rootfs.DEFAULT,
+    runtime: RuntimeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a job in sealed workers, offline, and leave a signed bundle.
@@ -188,6 +246,8 @@ def run(
         appliance run
 
         appliance run examples/jobs/gsm8k.yaml --lab lab --data ../data --out bundles/gsm8k
+
+        appliance run --wall container --image build/image/cpu
     """
     path = job or _default_job()
     if lock is None and job is not None and job.with_suffix(".lock").exists():
@@ -196,17 +256,50 @@ def run(
     if not lab.exists():
         labs.create(lab, passphrase=_passphrase(passphrase_file), now=_now)
         console.ERR.print(f"created a lab in {lab}")
-    request = running.Request(
-        job=path,
-        lab=labs.open_lab(lab, _passphrase(passphrase_file), now=_now),
-        engine=_engine_or_build(engine, loaded.job.numerics.profile),
-        out=out or running.default_out(loaded.job.name),
-        lock=lock,
-        data=tuple(data or ()),
-        sign_incomplete=sign_incomplete,
-    )
-    with Reporter() as progress:
-        outcome = running.run(request, progress)
+    notary = labs.open_lab(lab, _passphrase(passphrase_file), now=_now)
+    out = out or running.default_out(loaded.job.name)
+    if wall == "container":
+        behind = walls.Request(
+            job=path,
+            lab=notary,
+            out=out,
+            image=rootfs.open_image(image),
+            engine=engine,
+            lock=lock,
+            data=tuple(data or ()),
+            sign_incomplete=sign_incomplete,
+            require_seal=require_seal,
+            runtime=runtime,
+        )
+        with Reporter() as progress:
+            outcome = walls.run(behind, progress)
+    elif wall == "vm":
+        if require_seal == "full":
+            raise EnvironmentProblem("--require-seal full cannot be asked for behind the wall vm: leave it out there")
+        machine = measured.Request(
+            job=path,
+            lab=notary,
+            out=out,
+            image=MACHINE if image == rootfs.DEFAULT else image,
+            lock=lock,
+            data=tuple(data or ()),
+            sign_incomplete=sign_incomplete,
+        )
+        with Reporter() as progress:
+            outcome = measured.run(machine, progress)
+    else:
+        request = running.Request(
+            job=path,
+            lab=notary,
+            engine=_engine_or_build(engine, loaded.job.numerics.profile),
+            out=out,
+            lock=lock,
+            data=tuple(data or ()),
+            sign_incomplete=sign_incomplete,
+            require_seal=require_seal,
+        )
+        with Reporter() as progress:
+            outcome = running.run(request, progress)
     if as_json:
         value = {"bundle": str(outcome.bundle), "ended_by": outcome.ended_by}
         console.print_json(value | {"results": outcome.results.model_dump(mode="json", exclude_none=True)})

@@ -121,6 +121,11 @@ def parse(model: type[M], data: bytes, what: str) -> M:
         value = yaml.load(data.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
     except UnicodeDecodeError as error:
         raise MalformedInput(what, f"expected UTF-8, found an invalid byte at offset {error.start}") from None
+    except yaml.MarkedYAMLError as error:  # its own text quotes the line, and that may be a prompt
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = ", ".join(filter(None, (error.context, error.problem)))
+        raise MalformedInput(what, f"{where}{problem}"[:400]) from None
     except Exception as error:  # PyYAML lets a hostile tag raise what its constructor raises
         raise MalformedInput(what, " ".join(str(error).split())[:400]) from None
     if not isinstance(value, dict):

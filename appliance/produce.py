@@ -14,13 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from appliance import lock
 from appliance.boot import Booted
-from appliance.notary.lab import Lab
+from appliance.notary.protocol import Notary
 from appliance.transcript import TranscriptWriter
-from attest import __version__, canonical, eventlog, job, manifest, statement, verify
+from attest import __version__, canonical, dsse, eventlog, job, manifest, statement, verify
 from attest.determinism import SelfTest
 from attest.digest import digest_of
 from attest.job import Job
@@ -63,9 +64,13 @@ class Parts:
     """When the last sample was done."""
     ended_by: Literal["done", "interrupted", "failed"]
     """How the run ended."""
+    wall: manifest.Wall = "process"
+    """The wall that the run was behind."""
+    container: manifest.ContainerSection | None = None
+    """Of a container, what its host says about it."""
 
 
-def produce(parts: Parts, lab: Lab, out: Path) -> None:
+def produce(parts: Parts, lab: Notary, out: Path) -> None:
     """Write the bundle of `parts` to the new folder `out`, signed by a key that `lab` certifies."""
     salt_key = lab.salt_key(job.digest(parts.job))
     files = bundle_files(parts, lab, salt_key)
@@ -74,11 +79,12 @@ def produce(parts: Parts, lab: Lab, out: Path) -> None:
     measurement = eventlog.measurement(parts.booted.registers)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = lab.certify(key.public_key(), lab.identity(measurement))
-    files[verify.SIGNATURE] = lab.seal_envelope(payload, statement.PAYLOAD_TYPE, key, certificate)
+    signature = key.sign(dsse.pae(statement.PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    files[verify.SIGNATURE] = lab.assemble(payload, statement.PAYLOAD_TYPE, signature, certificate)
     write(files, out)
 
 
-def bundle_files(parts: Parts, lab: Lab, salt_key: bytes) -> dict[str, bytes]:
+def bundle_files(parts: Parts, lab: Notary, salt_key: bytes) -> dict[str, bytes]:
     """Every file of the bundle but the signature, by name."""
     return {
         verify.DISCLOSURE: canonical.dump_model(Disclosure(salt_key=salt_key.hex())),
@@ -117,7 +123,8 @@ def build_manifest(parts: Parts, files: dict[str, bytes], salt_key: bytes) -> Ex
             library=booted.file("engine", lock.LIBRARY)[0].digest,
         ),
         boot=manifest.BootSection(registers=booted.registers),
-        wall="process",
+        wall=parts.wall,
+        container=parts.container,
         seal=tuple(worker.section() for worker in parts.seals),
         numerics=parts.job.numerics,
         determinism=parts.determinism,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from appliance.frames import ChannelError, Frame, Kind, Reader, pack, write_all, write_some
+from appliance.redact import Discretion
 from appliance.seal.launch import Worker
 from appliance.transcript import TranscriptWriter
 from attest import canonical
@@ -43,12 +44,16 @@ Waiting = dict[tuple[int, int], float]
 
 
 class WorkerFailure(Exception):  # noqa: N818
-    """A worker that could not go on, or that was not allowed to. `exit_code` is what the run returns for it."""
+    """A worker that could not go on, or that was not allowed to. `exit_code` is what the run returns for it.
 
-    def __init__(self, worker: str, problem: str, exit_code: int = 1) -> None:
+    `words`: what it said itself, where that may quote prompts: for `appliance.redact.keep`, not for the operator.
+    """
+
+    def __init__(self, worker: str, problem: str, exit_code: int = 1, words: str = "") -> None:
         super().__init__(f"worker {worker}: {problem}")
         self.worker = worker
         self.exit_code = exit_code
+        self.words = words
 
 
 class FailureReport(Model):
@@ -74,6 +79,8 @@ class Station:
     """Frames that it sends."""
     unsent: bytearray = field(init=False, default_factory=bytearray)
     """What `forward` could not write yet."""
+    discretion: Discretion = field(default_factory=Discretion)
+    """What the operator is shown of its words."""
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.worker.replies)
@@ -120,10 +127,11 @@ class Station:
         try:
             report = canonical.parse(FailureReport, frame.payload, "failure report")
         except MalformedInput as error:
-            return self.failure(str(error))
-        return WorkerFailure(self.name, _printable(report.message), report.exit)
+            return self.failure(*self.discretion.failure("MalformedInput", str(error)))
+        message, words = self.discretion.failure(report.code, report.message)
+        return WorkerFailure(self.name, _printable(message), report.exit, words)
 
-    def failure(self, problem: str) -> WorkerFailure:
+    def failure(self, problem: str, words: str = "") -> WorkerFailure:
         """A failure of this worker, with what is known of its end."""
         try:
             status: int | None = self.worker.process.wait(EXIT_WAIT_S)
@@ -135,7 +143,7 @@ class Station:
             state = f"it was ended by {signal.Signals(-status).name}"
         else:
             state = f"it ended with status {status}"
-        return WorkerFailure(self.name, f"{problem}; {state}")
+        return WorkerFailure(self.name, f"{problem}; {state}", words=words)
 
 
 def relay(

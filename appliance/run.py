@@ -21,18 +21,21 @@ from typing import Literal
 
 import structlog
 
-from appliance import boot, job, lock, produce, workers
+from appliance import boot, job, lock, produce, redact, workers
 from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord, load_record, require_cpu
 from appliance.evals.suite import Suite
 from appliance.job import LoadedJob, LoadedSuite
 from appliance.memfd import Progress
-from appliance.notary.lab import Lab
+from appliance.notary.protocol import Notary
 from appliance.relay import MAX_RESULTS_BYTES, Station, WorkerFailure, finish, relay
+from appliance.seal.requirement import Requirement
+from appliance.seal.reserve import Reserve
 from appliance.transcript import TranscriptWriter
 from attest import canonical
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
 from attest.job import digest as job_digest
+from attest.manifest import ContainerSection, Wall
 from attest.results import PlannedSuite, Results
 
 LOG = structlog.get_logger()
@@ -45,8 +48,8 @@ class Request:
 
     job: Path
     """The job file."""
-    lab: Lab
-    """The lab that certifies, logs and time-stamps."""
+    lab: Notary
+    """The lab that certifies, logs and time-stamps: here, or on the other side of a wall."""
     engine: Path
     """The folder of the engine that was built."""
     out: Path
@@ -57,6 +60,12 @@ class Request:
     """Folders in which data sets are looked for, beside the suites' own."""
     sign_incomplete: bool = False
     """Sign what there is when the run ends early."""
+    require_seal: Requirement = "any"
+    """`full`: a run whose workers' seals lack a layer ends before a worker reads a file."""
+    wall: Wall = "process"
+    """The wall that this process is behind, for the manifest."""
+    container: ContainerSection | None = None
+    """Of a container, what its host says about it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,14 @@ def run(request: Request, progress: Progress) -> Outcome:
     # 1. The job.
     loaded = job.load(request.job)
     suites = job.load_suites(loaded, request.data)
+    # While the controller hashes, the workers' processes import their code.
+    with workers.stand_by(loaded.job) as reserve:
+        return _run(request, loaded, suites, reserve, progress)
+
+
+def _run(
+    request: Request, loaded: LoadedJob, suites: list[LoadedSuite], reserve: Reserve, progress: Progress
+) -> Outcome:
     # 2. The lock.
     record = load_record(request.engine)
     require_cpu(record, Path("/proc/cpuinfo").read_text(encoding="utf-8"))
@@ -95,9 +112,12 @@ def run(request: Request, progress: Progress) -> Outcome:
         LOG.info("registered", attempt=receipt.intent.attempt, log_index=receipt.log_index)
         folder = request.out.with_name(request.out.name + ".incomplete")
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(mode=0o700, parents=True)  # what it holds has prompts and completions in it
         with (
-            workers.start(loaded.job, suites, booted, progress=progress) as crew,
+            redact.kept(folder),
+            workers.start(
+                loaded.job, suites, booted, progress=progress, reserve=reserve, require_seal=request.require_seal
+            ) as crew,
             TranscriptWriter(folder / "transcript.jsonl") as writer,
         ):
             # 5. The plan, which the eval worker makes of the data sets behind its seal.
@@ -109,9 +129,11 @@ def run(request: Request, progress: Progress) -> Outcome:
             writer.close({"ended_by": ended_by})
         if failure is not None and (results_bytes is None or not request.sign_incomplete):
             LOG.warning("incomplete", ended_by=ended_by, transcript=str(folder / "transcript.jsonl"))
+            redact.keep(failure, folder)
             raise failure
         assert results_bytes is not None
-        results = _read_results(results_bytes, plan)
+        with redact.kept(folder), redact.unquoted(crew.evals.discretion):
+            results = _read_results(results_bytes, plan)
         # 7. The bundle.
         produce.produce(
             produce.Parts(
@@ -129,6 +151,8 @@ def run(request: Request, progress: Progress) -> Outcome:
                 writer=writer,
                 ended=ended,
                 ended_by=ended_by,
+                wall=request.wall,
+                container=request.container,
             ),
             request.lab,
             request.out,

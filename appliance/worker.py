@@ -1,6 +1,7 @@
 """What both kinds of worker do first: prepare, seal themselves, probe the seal, say hello, take the configuration.
 
-Until it is sealed a worker reads nothing but its plan; the files that it was given stay unread.
+Until it is sealed a worker reads nothing but its plan; the files that it was given stay unread. It may be started long
+before there is a plan, and has all its code by the time it asks for one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from appliance.frames import Frame, Kind, Reader, pack, write_all
 from appliance.seal.enter import enter
 from appliance.seal.launch import received
+from appliance.seal.preload import preload
 from appliance.seal.probe import probe
 from attest import canonical
 from attest.errors import VitrineError
@@ -55,6 +57,7 @@ def main(prepare: Prepare, serve: Serve) -> None:
     # Frames keep a descriptor of their own; whatever a library prints goes to the log instead.
     link = Link(0, os.dup(1))
     os.dup2(2, 1)
+    preload()
     try:
         plan, fds, _ = received(sys.argv[1:])
         prepared = prepare(fds)

@@ -1,28 +1,36 @@
 """Starts the workers, has each of them seal itself, and collects what they report of it.
 
 A worker whose plan names another system call policy than the lock pins is not started. One that reports another plan,
-a layer that failed, or a probe that was not denied, ends the run before it is told to read a file.
+a layer that failed, or a probe that was not denied, ends the run before it is told to read a file; so does one whose
+seal is less than the user requires.
+
+`stand_by` starts the workers' processes ahead, so that Python is up when `start` has plans and files for them.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 from pydantic import RootModel
 
-from appliance import lock
+from appliance import lock, redact
 from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord
 from appliance.frames import Kind
 from appliance.job import LoadedSuite
 from appliance.memfd import Progress
+from appliance.redact import Discretion
 from appliance.relay import Station
-from appliance.seal.launch import spawn
+from appliance.seal.plan import Kind as SealKind
 from appliance.seal.plan import plan_for
+from appliance.seal.requirement import Requirement, require
+from appliance.seal.reserve import Reserve
 from attest import canonical, determinism, seal
 from attest.canonical import Model
 from attest.determinism import SelfTest
@@ -39,7 +47,9 @@ READY_TIMEOUT_S = 600.0
 EVAL_MEMORY_BYTES = 4 << 30
 SELF_TEST_THREADS = 2
 """The self-test compares a run on one thread with one on two, at least."""
-MODULES = {"eval": "appliance.evals.worker", "model": "appliance.runtime.worker"}
+MOST_AHEAD = 4
+"""Model workers that are started ahead of the run; the others are started when it is their turn."""
+MODULES: dict[SealKind, str] = {"eval": "appliance.evals.worker", "model": "appliance.runtime.worker"}
 """What each kind of worker runs."""
 
 
@@ -74,24 +84,46 @@ class Crew:
     """What the model workers' self-tests found, in the job's order."""
 
     def begin(self) -> None:
-        """Tell the eval worker to go."""
+        """Tell the eval worker to go: from here on the model workers are given prompts."""
+        for model in self.models:
+            model.discretion.begin()
         self.evals.send(Kind.CONFIG, b"{}")
 
 
 @contextmanager
-def start(job: Job, suites: Sequence[LoadedSuite], booted: Booted, *, progress: Progress) -> Iterator[Crew]:
+def stand_by(job: Job) -> Iterator[Reserve]:
+    """Processes for the workers of `job`, importing their code; those that `start` does not take are killed."""
+    with Reserve() as reserve:
+        reserve.add(MODULES["eval"], "eval", partial(_log, "eval", Discretion()))
+        for _ in job.models[:MOST_AHEAD]:
+            reserve.add(MODULES["model"], "model", partial(_log, "model", Discretion()))
+        yield reserve
+
+
+@contextmanager
+def start(
+    job: Job,
+    suites: Sequence[LoadedSuite],
+    booted: Booted,
+    *,
+    progress: Progress,
+    reserve: Reserve | None = None,
+    require_seal: Requirement = "any",
+) -> Iterator[Crew]:
     """The workers of `job`, sealed and ready; they are killed when the context ends.
 
+    `reserve`: what `stand_by` started for this job; without it their processes are started now.
     Raises `WorkerFailure`; `VerificationError` for a plan or a seal that is not as published or not as the lock says;
-    `MalformedInput` for what a worker says of itself.
+    `MalformedInput` for what a worker says of itself; `EnvironmentProblem` for a seal that is less than `require_seal`.
     """
     with ExitStack() as stack:
+        started = _Start(stack, reserve or stack.enter_context(stand_by(job)), booted, require_seal)
         progress("seal", 0, 1 + len(job.models))
-        evals, eval_seal = _start(stack, booted, "eval", *_eval_config(job, suites, booted))
+        evals, eval_seal = started.one("eval", *_eval_config(job, suites, booted))
         seals, models = [eval_seal], []
         for model in job.models:
             progress("seal", len(seals), 1 + len(job.models))
-            station, report = _start(stack, booted, f"model.{model.id}", *_model_config(job, model.id, booted))
+            station, report = started.one(f"model.{model.id}", *_model_config(job, model.id, booted))
             seals.append(report)
             models.append(station)
         progress("seal", len(seals), len(seals))
@@ -103,23 +135,45 @@ def start(job: Job, suites: Sequence[LoadedSuite], booted: Booted, *, progress: 
                 determinism.require_exact(test)
             tests.append(test)
         data = evals.expect(Kind.READY, READY_TIMEOUT_S)
-        plan = canonical.parse(Ready, data, "plan of worker eval").root
+        with redact.unquoted(evals.discretion):
+            plan = canonical.parse(Ready, data, "plan of worker eval").root
         yield Crew(evals, models, tuple(seals), plan, tuple(tests))
 
 
-def _start(
-    stack: ExitStack, booted: Booted, name: str, plan: SealPlan, fds: Mapping[str, int], config: dict[str, Any]
-) -> tuple[Station, WorkerSeal]:
-    _check_policy(plan, booted)
-    worker = spawn(MODULES[plan.kind], fds=fds, plan=plan, log=lambda line: _log(name, line))
-    stack.callback(worker.kill)
-    station = Station(name, worker)
-    hello = canonical.parse(Hello, station.expect(Kind.HELLO, SEAL_TIMEOUT_S), f"hello of worker {name}")
-    LOG.info("sealed", worker=name, layers=len(hello.layers), probes=len(hello.probes))
-    report = WorkerSeal(worker=name, plan=plan, policy=hello.policy, layers=hello.layers, probes=hello.probes)
-    seal.check_worker(report)
-    station.send(Kind.CONFIG, canonical.dumps(config))
-    return station, report
+@dataclass(frozen=True)
+class _Start:
+    """What it takes to start a worker of this run."""
+
+    stack: ExitStack
+    """Kills the workers in the end."""
+    reserve: Reserve
+    """Where processes come from."""
+    booted: Booted
+    """What was measured."""
+    require_seal: Requirement
+    """What the user asks of the seals."""
+
+    def one(
+        self, name: str, plan: SealPlan, fds: Mapping[str, int], config: dict[str, Any]
+    ) -> tuple[Station, WorkerSeal]:
+        """Start the worker `name`, and tell it its configuration if its seal is as published and as required."""
+        _check_policy(plan, self.booted)
+        began = time.monotonic()
+        discretion = Discretion()
+        worker = self.reserve.take(MODULES[plan.kind], plan, fds, partial(_log, name, discretion))
+        self.stack.callback(worker.kill)
+        station = Station(name, worker)
+        station.discretion = discretion
+        hello = canonical.parse(Hello, station.expect(Kind.HELLO, SEAL_TIMEOUT_S), f"hello of worker {name}")
+        took_ms = round(1000 * (time.monotonic() - began), 1)
+        LOG.info("sealed", worker=name, layers=len(hello.layers), probes=len(hello.probes), ms=took_ms)
+        report = WorkerSeal(worker=name, plan=plan, policy=hello.policy, layers=hello.layers, probes=hello.probes)
+        seal.check_worker(report)
+        require(self.require_seal, name, report.layers)
+        if plan.kind == "eval":  # it reads its data sets next, so what it says may quote prompts
+            discretion.begin(item["suite"]["name"] for item in config.get("suites", ()))
+        station.send(Kind.CONFIG, canonical.dumps(config))
+        return station, report
 
 
 def _check_policy(plan: SealPlan, booted: Booted) -> None:
@@ -136,10 +190,10 @@ def _check_policy(plan: SealPlan, booted: Booted) -> None:
         )
 
 
-def _log(name: str, line: bytes) -> None:
-    """What a worker wrote to its standard error: untrusted bytes, shown as printable text."""
-    text = "".join(char if char.isprintable() else "?" for char in line.decode("utf-8", "replace"))
-    LOG.debug("worker log", worker=name, line=text)
+def _log(name: str, discretion: Discretion, line: bytes) -> None:
+    """What a worker wrote to its standard error: untrusted bytes, shown as far as they cannot quote prompts."""
+    if (text := discretion.line(line)) is not None:
+        LOG.debug("worker log", worker=name, line=text)
 
 
 def _eval_config(

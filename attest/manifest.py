@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from attest.canonical import Model
 from attest.determinism import SelfTest
@@ -50,6 +50,17 @@ class LockSection(Model):
     """The lockfile's own version number."""
     origin: Literal["given", "made-for-this-run"]
     """`given`: compared at boot with a lockfile that people had reviewed. Otherwise it pins what was found."""
+
+
+class ContainerSection(Model):
+    """The container around the run, by the word of the host that started it: the inside cannot measure it."""
+
+    image: Digest
+    """Digest of the image's manifest."""
+    plan: Digest
+    """Digest of the container plan with roles in place of the host's paths: equal on every host."""
+    runtime: Literal["podman", "runc", "bubblewrap"]
+    """Which program carried the plan out."""
 
 
 class EngineSection(Model):
@@ -135,6 +146,8 @@ class ExecutionManifest(Model):
     """The measured boot."""
     wall: Wall
     """What the workers ran behind."""
+    container: ContainerSection | None = None
+    """With wall `container`, and only there: which image and which plan."""
     seal: tuple[SealSection, ...] = Field(min_length=1)
     """The workers' seals."""
     numerics: Numerics
@@ -163,3 +176,9 @@ class ExecutionManifest(Model):
     """The transcript's root and chain."""
     files: tuple[FileEntry, ...]
     """Every file of the bundle but `bundle.sigstore.json`, sorted by name."""
+
+    @model_validator(mode="after")
+    def _container_goes_with_its_wall(self) -> ExecutionManifest:
+        if (self.wall == "container") != (self.container is not None):
+            raise ValueError("wall 'container' and the section 'container' go together")
+        return self

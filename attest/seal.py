@@ -26,9 +26,11 @@ WHAT: Final = "seal report"
 LayerState = Literal["enforced", "unavailable", "failed"]
 """`enforced`: in force. `unavailable`: this host does not offer it. `failed`: offered, attempted, and not in force."""
 
-MANDATORY: Final = frozenset({"descriptors", "environment", "limits", "capabilities", "no-new-privileges", "seccomp"})
-"""Layers without which a worker ends, so that a report without them is false. Landlock is mandatory too, but reported
-as `unavailable` where it is in force and the kernel (before ABI 5, Linux 6.10) does not know all rights of the plan."""
+MANDATORY: Final = frozenset(
+    {"descriptors", "environment", "limits", "capabilities", "no-new-privileges", "landlock", "seccomp"}
+)
+"""Layers without which a worker ends, so that a report without them is false. `landlock` is its first ABI: each right
+that came later, the rules for TCP and the scopes are layers of their own, which an older kernel does not offer."""
 
 PROBES: Final = (
     "inet-socket", "inet-datagram", "inet6-socket", "unix-socket", "netlink-socket", "packet-socket", "inet-connect",

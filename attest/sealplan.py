@@ -18,7 +18,7 @@ from attest.digest import Digest, digest_of
 Kind = Literal["model", "eval"]
 """What a worker holds: an engine and one model, or the suites, templates and scorers."""
 
-Namespace = Literal["user", "mount", "net", "ipc", "uts", "cgroup"]
+Namespace = Literal["user", "mount", "net", "ipc", "uts", "cgroup", "pid"]
 
 FsRight = Literal[
     "execute", "write-file", "read-file", "read-dir", "remove-dir", "remove-file", "make-char", "make-dir", "make-reg",
@@ -30,6 +30,9 @@ Scope = Literal["abstract-unix-socket", "signal"]
 FS_RIGHTS: tuple[FsRight, ...] = get_args(FsRight)
 NAMESPACES: tuple[Namespace, ...] = get_args(Namespace)
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+RIGHTS_SINCE: dict[FsRight, int] = {"refer": 2, "truncate": 3, "ioctl-dev": 5}
+"""Rights that came after the first ABI of Landlock, each with the one that brought it; a layer of its own each."""
 
 SEALED_ID = 65532
 """The user and group of a sealed worker, `nonroot` in many container images."""
@@ -129,7 +132,7 @@ class SealPlan(Model):
     """Who it is."""
     namespaces: tuple[Namespace, ...] = NAMESPACES
     """Namespaces it gets of its own, as far as the host offers them. In its own mount namespace it sees the read-only
-    paths and nothing else. A PID namespace would need a fork and is left to the container or the virtual machine."""
+    paths and nothing else; in its own PID namespace it is the only process."""
     limits: Limits
     """Resource limits."""
     privileges: Privileges = Privileges()
@@ -157,7 +160,7 @@ class SealPlan(Model):
             ("kind", self.kind),
             ("environment", " ".join(variables)),
             ("identity", f"user {self.identity.uid}, group {self.identity.gid}, no other groups"),
-            ("namespaces", f"{' '.join(self.namespaces)} (pid: left to the container or the virtual machine)"),
+            ("namespaces", " ".join(self.namespaces)),
             *[("sees, reads", f"{entry.role}: {entry.path}") for entry in self.landlock.read_only],
             ("memory", f"{limits.memory_bytes} bytes of address space beyond what it holds when sealed"),
             ("limits", f"{limits.tasks} tasks, {limits.open_files} open files, files of 0 bytes, no core dumps"),
@@ -188,6 +191,7 @@ def layer_names(plan: SealPlan) -> tuple[str, ...]:
         "capabilities",
         "no-new-privileges",
         "landlock",
+        *(f"landlock-{right}" for right in RIGHTS_SINCE),
         "landlock-tcp",
         "landlock-scopes",
         "seccomp",

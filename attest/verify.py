@@ -376,6 +376,8 @@ def _not_proven(manifest: ExecutionManifest, nonce: str | None, lock: bytes | No
         lines.append(f"why there were {manifest.job.attempt - 1} earlier attempts at this job: ask the lab for them")
     if varying := [report.model for report in manifest.determinism if report.differing]:
         lines.append(f"that another batch or thread count would give these results: the logits of {varying} vary")
+    if manifest.container is not None:
+        lines.append("that this image and this plan were around the run: they are the word of the host that started it")
     if any(section.level != "full" for section in manifest.seal):
         lines.append("that every layer of the seal was there: at least one worker's seal was partial")
     return tuple(lines)

@@ -8,36 +8,55 @@ chat formats, caches and servers, never enter the worker.
 from __future__ import annotations
 
 import ctypes
-import importlib
+import functools
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import os
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from attest.errors import EnvironmentProblem
 
+NAME = "llama_cpp.llama_cpp"
 WARNING, ERROR = 3, 4  # ggml.h, enum ggml_log_level
 _CALLBACKS: list[Any] = []
 """Kept for as long as the library may call it."""
 
 
-def load(library_fd: int) -> Any:
-    """The binding's module over the library behind `library_fd`. Once a process; before the seal."""
+@functools.cache
+def declarations() -> tuple[importlib.machinery.ModuleSpec, CodeType]:
+    """Where the declarations are, and their code, compiled; they run once there is a library.
+
+    Raises `EnvironmentProblem` when llama-cpp-python is not installed.
+    """
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or spec.submodule_search_locations is None:
         raise EnvironmentProblem("llama-cpp-python is not installed: pip install 'vitrine[llama]'")
     package = ModuleType("llama_cpp")
     package.__path__ = list(spec.submodule_search_locations)
     sys.modules["llama_cpp"] = package
+    spec = importlib.util.find_spec(NAME)
+    if spec is None or not isinstance(spec.loader, importlib.abc.InspectLoader):
+        raise EnvironmentProblem(f"llama-cpp-python: expected the code of {NAME}, found none: install it again")
+    code = spec.loader.get_code(NAME)
+    assert code is not None  # it is no extension module
+    return spec, code
+
+
+def load(library_fd: int) -> Any:
+    """The binding's module over the library behind `library_fd`. Once a process; before the seal."""
+    spec, code = declarations()
+    library = sys.modules[NAME] = importlib.util.module_from_spec(spec)
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         # The binding wants a folder with a file of this name; the link leads into sealed memory.
         (Path(folder) / "libllama.so").symlink_to(f"/proc/self/fd/{library_fd}")
         os.environ["LLAMA_CPP_LIB_PATH"] = folder
         try:
-            library = importlib.import_module("llama_cpp.llama_cpp")
+            exec(code, library.__dict__)  # noqa: S102 - as the import system does it
         finally:
             del os.environ["LLAMA_CPP_LIB_PATH"]
     library.llama_log_set(_log_warnings(library), ctypes.c_void_p(0))

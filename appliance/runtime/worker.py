@@ -157,4 +157,5 @@ def explain(error: Exception) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    binding.declarations()  # compiled before there is a plan
     main(prepare, serve)

@@ -11,6 +11,8 @@ from appliance.seal.outcome import SealLevel, SealOutcome, seal_level
 from appliance.seal.paths import interpreter_paths
 from appliance.seal.plan import Kind, SealPlan, plan_for
 from appliance.seal.probe import ProbeResult, probe, violations
+from appliance.seal.requirement import Requirement, given_by, require
+from appliance.seal.reserve import Reserve
 from attest.seal import Layer
 from attest.sealplan import ReadOnlyPath
 
@@ -19,15 +21,19 @@ __all__ = [
     "Layer",
     "ProbeResult",
     "ReadOnlyPath",
+    "Requirement",
+    "Reserve",
     "SealLevel",
     "SealOutcome",
     "SealPlan",
     "Worker",
     "enter",
+    "given_by",
     "interpreter_paths",
     "plan_for",
     "probe",
     "received",
+    "require",
     "seal_level",
     "sealed_file",
     "spawn",

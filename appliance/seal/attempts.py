@@ -89,6 +89,7 @@ def _system_call(name: str, *arguments: kernel.Argument) -> None:
 
 
 def _parent(name: str, *arguments: kernel.Argument) -> None:
+    """A call about the parent; in a PID namespace of its own a worker has none, and the number 0 means itself."""
     _system_call(name, os.getppid(), *arguments)
 
 

@@ -1,8 +1,8 @@
 """Landlock: no file is opened but for reading, below the paths of the plan; no TCP; no way to other processes.
 
-The rights, the network rules and the scopes that the running kernel knows depend on its Landlock ABI version. Files are
-mandatory: without ABI 1 the seal fails. What a newer ABI adds is recorded as a layer of its own. Landlock does not
-restrict looking at names and sizes (stat): the empty root of the mount namespace does.
+The rights, the network rules and the scopes that the running kernel knows depend on its Landlock ABI version. The
+rights of ABI 1 are mandatory: without them the seal fails. What a newer ABI adds is recorded as a layer for each.
+Landlock does not restrict looking at names and sizes (stat): the empty root of the mount namespace does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from appliance.seal.outcome import enforced, unavailable
 from appliance.seal.plan import FS_RIGHTS, FsRight, LandlockPlan
 from attest.errors import EnvironmentProblem
 from attest.seal import Layer
+from attest.sealplan import RIGHTS_SINCE
 
 # linux/landlock.h
 LANDLOCK_CREATE_RULESET_VERSION = 1
@@ -29,10 +30,16 @@ SCOPES = {"abstract-unix-socket": 1, "signal": 2}
 BITS: dict[FsRight, int] = {name: 1 << position for position, name in enumerate(FS_RIGHTS)}
 """LANDLOCK_ACCESS_FS_*: the names of a plan stand in the order of the bits."""
 
-RIGHTS_OF_ABI: dict[int, int] = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-"""How many of the rights each ABI knows; later ones know them all."""
+RIGHT_DETAILS: dict[FsRight, tuple[str, str]] = {
+    "refer": ("no file changes its folder", "Landlock itself refuses it where it does not know the right"),
+    "truncate": ("no file is cut short", "the system call policy refuses truncate, ftruncate and O_TRUNC"),
+    "ioctl-dev": ("no device is controlled", "the system call policy refuses all but three requests"),
+}
+"""What each of the later rights means in force, and what stands in its place where it is not."""
 
 NETWORK_ABI, SCOPE_ABI = 4, 6
+NO_SOCKETS = "the system call policy refuses all sockets"
+NO_CALLS = "the system call policy refuses sockets and signals"
 
 
 def abi() -> int:
@@ -48,20 +55,25 @@ def restrict(plan: LandlockPlan) -> list[Layer]:
     version = abi()
     if version < 1:
         raise EnvironmentProblem("landlock: expected ABI 1 or later, found none: it needs Linux 5.13 with lsm=landlock")
-    known = (1 << RIGHTS_OF_ABI.get(version, len(FS_RIGHTS))) - 1
-    handled = sum(BITS[right] for right in plan.handled) & known
+    handled = sum(BITS[right] for right in plan.handled if RIGHTS_SINCE.get(right, 1) <= version)
     network = LANDLOCK_ACCESS_NET_BIND_TCP | LANDLOCK_ACCESS_NET_CONNECT_TCP if version >= NETWORK_ABI else 0
     scopes = sum(SCOPES[scope] for scope in plan.scopes) if version >= SCOPE_ABI else 0
     try:
         _restrict(plan, handled, network, scopes)
     except OSError as error:
         raise EnvironmentProblem(f"landlock: {error}") from None
+    return layers(plan, version)
+
+
+def layers(plan: LandlockPlan, version: int) -> list[Layer]:
+    """What a kernel of ABI `version`, 1 or later, enforces of `plan`."""
     return [
-        enforced("landlock", f"ABI {version}: reading below {len(plan.read_only)} paths, nothing else")
-        if handled == sum(BITS[right] for right in plan.handled)
-        else unavailable("landlock", f"in force, but ABI {version} does not know all rights of the plan"),
-        _since("landlock-tcp", version, NETWORK_ABI, "no TCP socket is bound or connected"),
-        _since("landlock-scopes", version, SCOPE_ABI, f"nothing beyond this process: {' '.join(plan.scopes)}"),
+        enforced("landlock", f"ABI {version}: reading below {len(plan.read_only)} paths, nothing else"),
+        *(_since(f"landlock-{right}", version, since, *RIGHT_DETAILS[right]) for right, since in RIGHTS_SINCE.items()),
+        _since("landlock-tcp", version, NETWORK_ABI, "no TCP socket is bound or connected", NO_SOCKETS),
+        _since(
+            "landlock-scopes", version, SCOPE_ABI, f"nothing beyond this process: {' '.join(plan.scopes)}", NO_CALLS
+        ),
     ]
 
 
@@ -92,5 +104,7 @@ def _grant(ruleset: int, path: str, handled: int) -> None:
         os.close(parent)
 
 
-def _since(name: str, version: int, needed: int, detail: str) -> Layer:
-    return enforced(name, detail) if version >= needed else unavailable(name, f"needs ABI {needed}, found {version}")
+def _since(name: str, version: int, needed: int, detail: str, instead: str) -> Layer:
+    if version >= needed:
+        return enforced(name, detail)
+    return unavailable(name, f"needs ABI {needed}, found {version}; {instead}")

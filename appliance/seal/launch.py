@@ -1,8 +1,12 @@
 """Starts workers: a Python process with the plan's environment only, three pipes, and named descriptors.
 
-The plan travels as a sealed memory file under the name `plan`. The worker calls `received` first, and with what it
-finds there `enter`. Workers are started from a thread that lives as long as they do: the kernel kills a sealed worker
-when the thread that started it ends.
+`standby` starts the process, which imports its code and waits at its door; `Standby.begin` gives it plan and files;
+then it is a `Worker`. `spawn` does both at once. Before `begin` the process has seen no plan and no byte of a job. The
+plan travels as a sealed memory file under the name `plan`. The worker calls `received` first, and with what it finds
+there `enter`. Workers are started from a thread that lives as long as they do: the kernel kills a sealed worker when
+the thread that started it ends.
+
+What is started is `keeper.py`, which forks the worker into a PID namespace of its own and waits for it.
 
 The interpreter runs with -P (no script directory on the path) -s (no user packages) -B (no bytecode written). Not with
 -I, which would also ignore the fixed PYTHONHASHSEED; nothing else that Python would read is in the environment.
@@ -14,32 +18,32 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 import appliance
-from appliance.seal.plan import SealPlan
+from appliance.seal.door import DOOR, PLAN, pass_on, received
+from appliance.seal.plan import ENVIRONMENT, Identity, Kind, SealPlan
 from attest import canonical
 from attest.errors import EnvironmentProblem
+from attest.sealplan import Variable
+
+__all__ = ["LINE_BYTES", "Log", "Standby", "Worker", "received", "sealed_file", "spawn", "standby"]
 
 Log = Callable[[bytes], None]
 """Takes one line of a worker's standard error, of at most `LINE_BYTES`: untrusted bytes."""
 
 LINE_BYTES = 4096
 READ_BYTES = 1 << 16
-PLAN = "plan"
+KEEPER = Path(__file__).with_name("keeper.py")
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-
-# The import root goes last on the path, so that it shadows nothing; an installed project finds itself there anyway.
-_START = (
-    "import runpy, sys; sys.path.append(sys.argv.pop(1)); module = sys.argv.pop(1); "
-    "runpy.run_module(module, run_name='__main__', alter_sys=True)"
-)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Worker:
     """A running worker. `requests` and `replies` are raw file descriptors of the controller's ends of its pipes."""
 
     process: subprocess.Popen[bytes]
-    """The process; its own session and process group."""
+    """The process, of its own session and process group: the keeper, which ends as the worker ends, or the worker."""
     requests: int
     """What is written here, the worker reads as descriptor 0."""
     replies: int
@@ -86,6 +90,71 @@ class Worker:
         return self.stop(deadline_s)
 
 
+@dataclass
+class Standby:
+    """A worker's process that waits for its plan."""
+
+    module: str
+    """What it runs."""
+    environment: tuple[Variable, ...]
+    """The environment in which its interpreter started."""
+    identity: Identity | None
+    """The user that it would be in a PID namespace; None where it was started without asking for one."""
+    process: subprocess.Popen[bytes]
+    """The process."""
+    door: socket.socket
+    """Where plan and files go."""
+    sink: _Sink
+    """Takes what it prints."""
+
+    def fits(self, module: str, plan: SealPlan) -> bool:
+        """Whether this process, as it was started, can be the worker `module` of `plan`."""
+        return (
+            self.module == module
+            and set(self.environment) <= set(plan.environment)
+            and self.identity == _alone(plan)
+            and self.process.poll() is None
+        )
+
+    def begin(self, plan: SealPlan, fds: Mapping[str, int], log: Log, args: Sequence[str] = ()) -> Worker:
+        """Give it `plan`, `args` and the named descriptors, which stay open here. Once; `log` as in `spawn`.
+
+        Raises `RuntimeError` for a plan that it does not fit.
+        """
+        if not self.fits(self.module, plan) and self.process.poll() is None:
+            raise RuntimeError("expected the plan for which the process was started, found another one")
+        self.sink.log = log
+        plan_fd = sealed_file("vitrine-plan", canonical.dump_model(plan))
+        try:
+            pass_on(self.door, args, {**fds, PLAN: plan_fd})
+        finally:
+            os.close(plan_fd)
+            self.door.close()
+        return self._worker()
+
+    def kill(self) -> None:
+        """End it; for one that did not begin."""
+        self.door.close()
+        self._worker().kill()
+
+    def _worker(self) -> Worker:
+        process = self.process
+        return Worker(process, _pipe(process.stdin).fileno(), _pipe(process.stdout).fileno(), self.sink.thread)
+
+
+class _Sink:
+    """Hands what a worker prints to `log`, line by line, from a thread."""
+
+    def __init__(self, stream: IO[bytes], log: Log) -> None:
+        self.log = log
+        self.thread = threading.Thread(target=_pump, args=(stream, self.take), name="worker-log", daemon=True)
+        self.thread.start()
+
+    def take(self, line: bytes) -> None:
+        """One line, for whoever listens now."""
+        self.log(line)
+
+
 def spawn(
     module: str,
     args: Sequence[str] = (),
@@ -96,52 +165,49 @@ def spawn(
 ) -> Worker:
     """Start `module` as a worker that will seal itself by `plan`.
 
-    `fds`: descriptors that it inherits under their own numbers, by name; they stay open here. `log` is called from a
-    thread.
+    `fds`: descriptors that it gets, by name; they stay open here. `log` is called from a thread.
     """
-    plan_fd = sealed_file("vitrine-plan", canonical.dump_model(plan))
-    try:
-        named = {**fds, PLAN: plan_fd}
+    return _stand_by(module, plan.environment, _alone(plan), log).begin(plan, fds, log, args)
+
+
+def standby(module: str, kind: Kind, log: Log) -> Standby:
+    """Start the process of `module`, a worker of `kind`, ahead of its plan. Who starts it begins or kills it."""
+    return _stand_by(module, ENVIRONMENT[kind], Identity(), log)
+
+
+def _stand_by(module: str, environment: tuple[Variable, ...], identity: Identity | None, log: Log) -> Standby:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-P", "-s", "-B", "-c", _START),
-                *(str(Path(appliance.__path__[0]).parent), module, *args),
-                *(f"--fd={name}:{fd}" for name, fd in sorted(named.items())),
+                *(sys.executable, "-P", "-s", "-B", str(KEEPER), f"--controller={os.getpid()}"),
+                *([f"--user={identity.uid}:{identity.gid}"] if identity else []),
+                *(f"--root={root}" for root in _roots(module)),
+                *(module, f"{DOOR}{theirs.fileno()}"),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            pass_fds=tuple(named.values()),
-            env={variable.name: variable.value for variable in plan.environment},
+            pass_fds=(theirs.fileno(),),
+            env={variable.name: variable.value for variable in environment},
             cwd="/",
             start_new_session=True,
             umask=0o077,
         )
-    finally:
-        os.close(plan_fd)
-    pump = threading.Thread(target=_pump, args=(_pipe(process.stderr), log), name="worker-log", daemon=True)
-    pump.start()
-    return Worker(process, _pipe(process.stdin).fileno(), _pipe(process.stdout).fileno(), pump)
+    return Standby(module, environment, identity, process, ours, _Sink(_pipe(process.stderr), log))
 
 
-def received(argv: Sequence[str]) -> tuple[SealPlan, dict[str, int], list[str]]:
-    """What a worker was given, from `sys.argv[1:]`: its plan, its named descriptors, and the other arguments.
+def _alone(plan: SealPlan) -> Identity | None:
+    """Who the worker of `plan` is in a PID namespace of its own, None when the plan asks for no such namespace."""
+    return plan.identity if "pid" in plan.namespaces else None
 
-    Raises `RuntimeError` when it was not started by `spawn`, `MalformedInput` when the plan is not well formed.
-    """
-    named: dict[str, int] = {}
-    others: list[str] = []
-    for argument in argv:
-        if argument.startswith("--fd="):
-            name, _, number = argument.removeprefix("--fd=").rpartition(":")
-            named[name] = int(number)
-        else:
-            others.append(argument)
-    if PLAN not in named:
-        raise RuntimeError("expected a plan among the descriptors: workers are started by appliance.seal.spawn")
-    with open(named.pop(PLAN), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        return canonical.parse(SealPlan, file.read(), "seal plan"), named, others
+
+def _roots(module: str) -> list[str]:
+    """The folders in which the worker finds this project and `module`."""
+    spec = find_spec(module.partition(".")[0])
+    places = [*appliance.__path__, *((spec.submodule_search_locations or []) if spec else [])]
+    return list(dict.fromkeys(str(Path(place).parent) for place in places))
 
 
 def sealed_file(name: str, data: bytes) -> int:

@@ -1,12 +1,14 @@
-"""Namespaces of a worker's own: network, IPC, host name, cgroup view, users, and a root of what it may read.
+"""Namespaces of a worker's own: network, IPC, host name, cgroup view, users, processes, and a root of what it may read.
 
 All are optional layers, recorded as they come: a container may refuse them and be the wall itself. A root worker makes
 them with the capabilities that it kept and enters its user namespace last, a worker that is not root needs the user
-namespace first. A PID namespace takes effect only for children, and a sealed worker has none, so it is not used.
+namespace first. A PID namespace takes effect only for children, so it is made before the worker is forked
+(`appliance.seal.keeper`), and only looked at here.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -30,9 +32,12 @@ DETAILS: dict[Namespace, str] = {
     "ipc": "its own System V objects and message queues",
     "uts": "its own host name",
     "cgroup": "its own view of the hierarchy",
+    "pid": "no process but this one",
 }
 
 HOST_NAME = "vitrine"
+FIRST_PROCESS = 1
+"""The process id of the first process of a PID namespace."""
 CAP_SYS_ADMIN = 1 << 21  # linux/capability.h
 
 
@@ -47,11 +52,13 @@ def separate(plan: SealPlan) -> list[Layer]:
         layers: list[Layer] = []
         if "user" in wanted and not user_last:
             layers.append(_users(process, plan.identity, outer))
-        made = [name for name in wanted if name != "user" and _unshare(name, layers)]
+        made = [name for name in wanted if name in FLAGS and _unshare(name, layers)]
         if "uts" in made:
             socket.sethostname(HOST_NAME)
         if "mount" in wanted:
             layers.append(_only_named_files(plan) if "mount" in made else unavailable("root", "no mount namespace"))
+        if "pid" in wanted:
+            layers.append(_processes())
         if "user" in wanted and user_last:
             layers.append(_users(process, plan.identity, outer))
         return layers
@@ -87,6 +94,24 @@ def _users(process: int, identity: Identity, outer: tuple[int, int]) -> Layer:
     except OSError as error:
         return refused("namespace-user", str(error.filename or "unshare"), error)
     return enforced("namespace-user", DETAILS["user"])
+
+
+def _processes() -> Layer:
+    """Whether this process is the first of a PID namespace, and if not, why not."""
+    if os.getpid() == FIRST_PROCESS:
+        return enforced("namespace-pid", DETAILS["pid"])
+    # A child tries, because who makes one can start no more threads.
+    child = os.fork()
+    if child == 0:
+        try:
+            kernel.call("unshare", kernel.CLONE_NEWPID)
+        except OSError as error:
+            os._exit(error.errno or errno.EIO)
+        os._exit(0)
+    number = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if number > 0:
+        return refused("namespace-pid", "unshare", OSError(number, os.strerror(number)))
+    return unavailable("namespace-pid", "the worker was started without one")
 
 
 def _write(process: int, name: str, text: str) -> None:

@@ -2,8 +2,8 @@
 
 Every comparison has both sides in one run, next to each other in time, with the same model file, number of tokens and
 threads. Parts, in this order: `boot` (hashing), `throughput` (decode and prefill), `sweep` (for the plots), `scoring`
-(four-choice scoring, the whole sealed job, memory). What is only a part of a run, or a quick one, goes to
-build/bench-partial.jsonl: build/bench.jsonl holds whole runs alone.
+(four-choice scoring, the whole sealed job, memory), `walls` (the container wall). What is only a part of a run, or a
+quick one, goes to build/bench-partial.jsonl: build/bench.jsonl holds whole runs alone.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 
 from appliance.engine.recipe import load_record
 from attest.errors import VitrineError
-from tests.bench import boot, clock, mmlu, record, report, scoring, stock_python, stock_tools, throughput
+from tests.bench import boot, clock, mmlu, record, report, scoring, stock_python, stock_tools, throughput, walls
 from tests.bench.clock import say
 from tests.bench.lane import Lane
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {"Q4_K_M": "rand765m-q4_k_m.gguf", "Q8_0": "rand765m-q8_0.gguf"}
-PARTS = ("boot", "throughput", "sweep", "scoring")
+PARTS = ("boot", "throughput", "sweep", "scoring", "walls")
 Rows = Iterator[dict[str, Any]]
 
 
@@ -70,6 +70,11 @@ def steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
         threads=threads, rounds=1, limit=2 if quick else None, facts={"model": types[0]},
     )  # fmt: skip
     found.append(Step("scoring", f"four-choice scoring with {types[0]}", 980, lambda say: score(say=say)))
+    wall = partial(
+        walls.measure, arguments.models / MODELS[types[0]], arguments.engine, folder,
+        threads=threads, rounds=1 if quick else 2, limit=2 if quick else None, facts={"model": types[0]},
+    )  # fmt: skip
+    found.append(Step("walls", f"the container wall with {types[0]}", 500, lambda say: wall(say=say)))
     return [step for step in found if not arguments.only or step.part in arguments.only]
 
 
@@ -122,7 +127,7 @@ def _run(arguments: argparse.Namespace, out: Path) -> list[dict[str, Any]]:
         say(f"making the models in {arguments.models}")
         make = ["-m", "tests.tools.random_models", arguments.models, "--big", "--engine", arguments.engine]
         clock.run([sys.executable, *make], cwd=ROOT)
-    if not arguments.only or "scoring" in arguments.only:
+    if not arguments.only or {"scoring", "walls"} & set(arguments.only):
         mmlu.data()
     stock_tools.ensure()
     stock_python.ensure()

@@ -93,10 +93,10 @@ def _cpu() -> float:
     return time.process_time() + times.children_user + times.children_system + sum(cpu_of(pid) for pid in _children())
 
 
-def _children() -> list[int]:
-    """Ids of the running workers."""
-    text = "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
-    return [int(pid) for pid in text.split()]
+def _children(of: str = "self") -> list[int]:
+    """Ids of the running workers, and of the processes that keep them."""
+    text = "".join(path.read_text() for path in Path(f"/proc/{of}/task").glob("*/children"))
+    return [pid for child in text.split() for pid in (int(child), *_children(child))]
 
 
 def _besides_model(pid: int) -> int:

@@ -44,7 +44,7 @@ def start(behaviour: str, folder: Path, execute: Callable[..., run.Outcome], **f
         ("wrong-tag", "REPLY is out of place"),
         ("flood", "REPLY is out of place"),
         ("hang", "expected an answer in time"),
-        ("die", "SIGABRT"),
+        ("die", "SIGABRT|SIGSEGV"),
         ("memory", "found the end of the stream"),
     ],
 )

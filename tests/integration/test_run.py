@@ -288,6 +288,8 @@ DIGEST = "sha256:" + "0" * 64
         ("counts.planned", 11),
         ("complete", False),
         ("ended_by", "interrupted"),
+        ("wall", "container"),
+        ("container", {"image": DIGEST, "plan": DIGEST, "runtime": "runc"}),
         ("job.attempt", 99),
         ("job.nonce", "ff" * 16),
         ("job.digest", DIGEST),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -123,7 +122,8 @@ def test_the_world_of_a_worker_is_the_same_everywhere(in_force):
 
 def test_an_abort_ends_the_worker_only():
     status, report, _ = run("crash")
-    assert (status, report) == (-6, None)
+    assert status in (-6, -11)  # the first process of a namespace ignores its own SIGABRT, then dies of a fault
+    assert report is None
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="x32 numbers exist on x86-64 only")
@@ -145,22 +145,20 @@ def test_a_worker_dies_with_its_controller():
         "plan = plan_for('eval', memory_bytes=1 << 28, threads=1)\n"
         f"w = spawn({MODULE!r}, ['stubborn'], fds={{}}, plan=plan, log=print)\n"
         "assert os.read(w.replies, 6) == b'\"here\"'\n"
-        "print(w.process.pid, flush=True)\n"
+        "inside = open(f'/proc/{w.process.pid}/task/{w.process.pid}/children').read()\n"
+        "print(w.process.pid, inside, flush=True)\n"
         "os._exit(0)\n"
     )
-    pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60).stdout)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+    pids = [int(pid) for pid in done.stdout.split()]
     for _ in range(100):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, 0)
-            if _is_zombie(pid):
-                return
-            time.sleep(0.05)
-            continue
-        return
-    pytest.fail(f"worker {pid} outlived its controller")
+        if all(map(_is_gone, pids)):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"one of {pids}, keeper and worker, outlived its controller")
 
 
-def _is_zombie(pid: int) -> bool:
+def _is_gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
     except OSError:

@@ -103,5 +103,7 @@ def test_root_that_may_not_make_namespaces_is_sealed_in_part(python):
     assert report["violations"] == []
     assert report["level"] == "partial"
     states = {name: state for name, (state, _) in report["layers"].items()}
-    assert {states[f"namespace-{name}"] for name in ("user", "mount", "net", "ipc", "uts", "cgroup")} == {"unavailable"}
+    assert {states[f"namespace-{name}"] for name in ("user", "mount", "net", "ipc", "uts", "cgroup", "pid")} == {
+        "unavailable"
+    }
     assert states["landlock"] == states["seccomp"] == states["limits"] == "enforced"

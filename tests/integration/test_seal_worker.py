@@ -204,7 +204,7 @@ def files() -> object:
 
 def others() -> object:
     """Reach for other processes and for the controller."""
-    parent = os.getppid()
+    parent = os.getppid() or 1  # 0 in a PID namespace of its own, which would mean itself
     libc = ctypes.CDLL(None, use_errno=True)
 
     def raw(name: str, *args: int) -> None:

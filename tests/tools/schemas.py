@@ -8,11 +8,15 @@ from pathlib import Path
 
 from appliance.engine.recipe import EngineRecord
 from appliance.evals.suite import Suite
+from appliance.image.lock import ImageLock
+from appliance.image.recipe import ImageRecipe
 from attest.eventlog import Record
 from attest.job import Job
 from attest.lockfile import Lockfile
 from attest.log import LogReceipt
+from attest.machine import Evidence
 from attest.policy import Policy
+from attest.reference import ReferenceValues
 from attest.results import Results
 from attest.sample import SampleRecord
 from attest.seal import SealReport
@@ -24,9 +28,13 @@ MODELS = {
     "appraisal-policy": Policy,
     "engine-record": EngineRecord,
     "event": Record,
+    "image-lock": ImageLock,
+    "image-recipe": ImageRecipe,
     "intent-receipt": LogReceipt,
     "job": Job,
     "lock": Lockfile,
+    "machine-evidence": Evidence,
+    "reference-values": ReferenceValues,
     "results": Results,
     "sample": SampleRecord,
     "seal-plan": SealPlan,

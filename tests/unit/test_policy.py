@@ -61,7 +61,7 @@ def test_the_default_requires_a_complete_run_and_nothing_else() -> None:
             "full-seal",
             "['model.m']",
         ),
-        ("walls = ['vm', 'container']", {"wall": "container"}, {"wall": "process"}, "wall", "process"),
+        ("walls = ['vm', 'container']", {"wall": "vm"}, {"wall": "process"}, "wall", "process"),
         ("walls = ['process']", {"wall": "process"}, {"wall": "vm"}, "wall", "vm"),
         (f"locks = ['{D}']", {}, {"lock": {**MANIFEST["lock"], "digest": digest_of(b"y")}}, "lock", digest_of(b"y")),
         (

@@ -194,7 +194,7 @@ def test_the_policy_digest_does_not_depend_on_where_the_host_keeps_its_files() -
         lambda value: value["plan"]["landlock"].update(tcp="allowed"),
         lambda value: value["plan"]["landlock"].update(read_only=[{"role": "x", "path": "relative"}]),
         lambda value: value["plan"]["landlock"]["handled"].append("fly"),
-        lambda value: value["plan"]["namespaces"].append("pid"),
+        lambda value: value["plan"]["namespaces"].append("time"),
     ],
 )
 def test_what_is_not_a_report_is_malformed(change: Change) -> None:

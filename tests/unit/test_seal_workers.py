@@ -15,8 +15,9 @@ from appliance.frames import Frame, Kind
 from appliance.relay import Station, WorkerFailure
 from appliance.seal import attempts, plan_for
 from appliance.seal.attempts import ATTEMPTS
+from appliance.seal.reserve import Reserve
 from attest import canonical, seal
-from attest.errors import Exit, MalformedInput, VerificationError
+from attest.errors import EnvironmentProblem, Exit, MalformedInput, VerificationError
 from attest.sealplan import SealPlan, layer_names
 
 ZERO = "sha256:" + "0" * 64
@@ -89,16 +90,31 @@ def says(monkeypatch: pytest.MonkeyPatch) -> dict[Kind, Any]:
 
     started = SimpleNamespace(kill=lambda: None)
     monkeypatch.setattr(workers, "Station", Fake)
-    monkeypatch.setattr(workers, "spawn", lambda *_args, **_fields: frames.setdefault(Kind.REQUEST, started))
+    monkeypatch.setattr(workers, "Reserve", lambda: Taken(frames, started))
     monkeypatch.setattr(workers, "_eval_config", lambda *_args: (plan(), {}, {}))
     return frames
 
 
-def start(policy: str = "") -> workers.Crew:
+class Taken(Reserve):
+    """A reserve that starts nothing, and notes that a worker was taken."""
+
+    def __init__(self, frames: dict[Kind, Any], started: Any) -> None:
+        super().__init__()
+        self.frames, self.started = frames, started
+
+    def add(self, *_args: object) -> None:
+        """Nothing."""
+
+    def take(self, *_args: object) -> Any:
+        """The worker that does not exist."""
+        return self.frames.setdefault(Kind.REQUEST, self.started)
+
+
+def start(policy: str = "", **fields: Any) -> workers.Crew:
     with ExitStack() as stack:
         measured = booted(policy or plan().seccomp.policy_digest)
         job: Any = SimpleNamespace(models=())
-        return stack.enter_context(workers.start(job, (), measured, progress=lambda *_args: None))
+        return stack.enter_context(workers.start(job, (), measured, progress=lambda *_args: None, **fields))
 
 
 def test_a_worker_that_reports_its_seal_is_told_to_go_on(says: dict[Kind, Any]) -> None:
@@ -130,6 +146,20 @@ def test_a_worker_that_reports_another_seal_gets_no_word(says: dict[Kind, Any], 
         start()
     assert Kind.REQUEST in says
     assert Kind.CONFIG not in says
+
+
+def test_a_seal_in_part_is_refused_where_a_full_one_is_required(says: dict[Kind, Any]) -> None:
+    says[Kind.READY] = [{"model": "m", "suite": "s", "samples": 3, "scorers": ["exact"]}]
+    start(require_seal="full")
+    says.pop(Kind.CONFIG)
+    for layer in says[Kind.HELLO]["layers"]:
+        if layer["name"] in ("namespace-pid", "landlock-scopes"):
+            layer.update(state="unavailable", detail="not on this host")
+    with pytest.raises(EnvironmentProblem, match=r"namespace-pid \(not on this host\); landlock-scopes.*Linux 6\.12"):
+        start(require_seal="full")
+    assert Kind.CONFIG not in says
+    start(require_seal="any")
+    assert Kind.CONFIG in says
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,254 @@
+"""What a wall is, and a run behind the container wall.
+
+A wall holds the whole run of `appliance.run`: controller, sealed workers, and a signing key that is born and dies
+there. In front of it stay the lab (keys, log, time stamps) and the operator. Three of them hold the same run:
+
+- `process`: none but the seals of the workers; `appliance.run.run` itself;
+- `container`: this module;
+- `vm`: a measured virtual machine.
+
+Over the wall go: the inputs that the job names, read-only; the questions of `appliance.notary.protocol`; progress; and
+the bundle. In steps, which the code numbers:
+
+1. read the job, find what it names                appliance.enclave.inputs
+2. open the image, choose a runtime                appliance.enclave.rootfs, launch
+3. write the plan                                  appliance.enclave.container
+4. start it, and serve its one run                 appliance.enclave.channel, appliance.notary.desk
+5. take the bundle out, by its names               appliance.enclave.delivery
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from appliance import produce
+from appliance.enclave import container, delivery, inputs, launch, rootfs, seccomp
+from appliance.enclave.channel import Start
+from appliance.enclave.container import ContainerPlan, Mount, Runtime
+from appliance.memfd import Progress
+from appliance.notary.desk import Desk, Expected
+from appliance.notary.lab import Lab
+from appliance.run import Outcome
+from appliance.seal.requirement import Requirement
+from appliance.workers import EVAL_MEMORY_BYTES
+from attest import canonical, job, lockfile, verify
+from attest.errors import EnvironmentProblem, MalformedInput
+from attest.manifest import ContainerSection
+from attest.results import Results
+from attest.sealplan import SEALED_ID
+
+LOG = structlog.get_logger()
+START_ALLOWANCE_S = 3600.0
+"""For everything before and after the samples: hashing, self-tests, signing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contained:
+    """What goes into a container."""
+
+    job: Path
+    """The job file."""
+    out: Path
+    """Where the outcome goes: a bundle's folder, which must not exist; a lockfile."""
+    image: rootfs.Image
+    """The image, unpacked."""
+    engine: Path | None = None
+    """The folder of an engine to use in place of the image's own."""
+    data: tuple[Path, ...] = ()
+    """Folders in which data sets are looked for, beside the suites' own."""
+    runtime: Runtime | None = None
+    """The runtime to use; None: the first that works."""
+    more: tuple[Mount, ...] = ()
+    """Further things to show, for an image that is not whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Contained):
+    """What the operator asks for."""
+
+    lab: Lab
+    """The lab, which stays in front of the wall."""
+    lock: Path | None = None
+    """The lockfile, made behind this wall, because the image's Python is not the host's; without one, what is there is
+    pinned for this run."""
+    sign_incomplete: bool = False
+    """Sign what there is when the run ends early."""
+    require_seal: Requirement = "any"
+    """What the user asks of the workers' seals, which are as complete inside as in front of the wall."""
+
+
+def run(request: Request, progress: Progress) -> Outcome:
+    """Run a job behind the container wall. Raises our errors, `KeyboardInterrupt` where it was interrupted.
+
+    A run that ends early leaves `OUT.incomplete`, as in front of a wall.
+    """
+    if request.out.exists():
+        raise EnvironmentProblem(f"{request.out} exists already: name another folder with --out, or remove it")
+    found = inputs.find(request.job, request.lock, request.data)
+    with _started(request, found) as (plan, running, folder):
+        return _serve(request, found, plan, running, folder, progress)
+
+
+def lock(request: Contained, version: int, progress: Progress) -> bytes:
+    """The lockfile's bytes of a job behind the container wall, to lie at `request.out`. Raises our errors."""
+    found = inputs.find(request.job, None, request.data, request.out.parent)
+    with _started(request, found) as (plan, running, _):
+        start = _start(found, plan).model_copy(update={"task": "lock", "out": found.beside, "version": version})
+        done = running.host.attend(start, None, progress, timeout_s=START_ALLOWANCE_S)
+    lockfile.read(done.lock or b"")
+    return done.lock or b""
+
+
+@contextlib.contextmanager
+def _started(request: Contained, found: inputs.Inputs) -> Iterator[tuple[ContainerPlan, launch.Running, Path]]:
+    """A container with `found` in it that said hello, by the first runtime that does it."""
+    reasons: list[str] = []
+    # 2. The runtimes that are there.
+    for runtime in launch.choices(request.runtime):
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(_folder(request.out))
+            # 3. The plan.
+            plan = plan_for(request, found, runtime, folder)
+            _make(plan, found, folder)
+            # 4. The start.
+            try:
+                running = stack.enter_context(launch.start(plan, folder / "container"))
+            except launch.StartRefused as error:
+                # Nothing has happened yet: the next runtime may do.
+                LOG.warning("runtime does not start", runtime=runtime, reason=str(error)[:500])
+                reasons.append(str(error))
+                continue
+            yield plan, running, folder
+            return
+    raise EnvironmentProblem(f"wall container: no runtime starts the image here: {'; '.join(reasons)}")
+
+
+def plan_for(request: Contained, found: inputs.Inputs, runtime: Runtime, folder: Path) -> ContainerPlan:
+    """The plan of the container for `request`; inputs and output are folders in `folder`."""
+    limits, models = found.loaded.job.limits, found.loaded.job.models
+    mounts = [Mount(role="inputs", source=str(folder / "in"), target=inputs.IN)]
+    mounts += [Mount(role="model", source=str(item.source), target=item.target) for item in found.shown]
+    if request.engine is not None:
+        mounts.append(Mount(role="engine", source=str(request.engine.resolve()), target=container.ENGINE))
+    mounts.append(Mount(role="output", source=str(folder / "out"), target=container.OUT, writable=True))
+    return ContainerPlan(
+        runtime=runtime,
+        image=request.image.digest,
+        root=str(request.image.root),
+        command=request.image.command,
+        environment=container.environment(request.image.environment),
+        mounts=(*request.more, *mounts),
+        bounds=container.bounds_for(
+            input_bytes=found.size_bytes(),
+            worker_bytes=max(EVAL_MEMORY_BYTES, limits.memory_bytes),
+            workers=1 + len(models),
+            memory=launch.can_limit("memory"),
+            tasks=launch.can_limit("pids"),
+        ),
+        seccomp=seccomp.digest(seccomp.read()),
+    )
+
+
+def _make(plan: ContainerPlan, found: inputs.Inputs, folder: Path) -> None:
+    """The folders that the plan mounts."""
+    inputs.stage(found, folder / "in")
+    out = folder / "out"
+    out.mkdir(mode=0o700)
+    if os.geteuid() == 0 and plan.runtime != "bubblewrap":
+        os.chown(out, SEALED_ID, SEALED_ID)  # bubblewrap shows the caller as this user, the others have it run
+
+
+def _serve(
+    request: Request,
+    found: inputs.Inputs,
+    plan: ContainerPlan,
+    running: launch.Running,
+    folder: Path,
+    progress: Progress,
+) -> Outcome:
+    the_job, section = found.loaded.job, _section(plan)
+    desk = Desk(
+        request.lab,
+        Expected(
+            job_digest=job.digest(the_job),
+            nonce=the_job.nonce,
+            wall="container",
+            lock_digest=found.lock_digest,
+            measurement=found.measurement,
+            container=section,
+        ),
+    )
+    start = _start(found, plan).model_copy(
+        update={
+            "sign_incomplete": request.sign_incomplete,
+            "require_seal": request.require_seal,
+            "lab": request.lab.name,
+            "trusted_root": request.lab.trusted_root,
+        }
+    )
+    try:
+        done = running.host.attend(start, desk, progress, timeout_s=the_job.limits.wall_time_s + START_ALLOWANCE_S)
+    except BaseException:
+        _keep_incomplete(folder / "out", request.out)
+        raise
+    running.wait()
+    # 5. The bundle.
+    files = delivery.collect(folder / "out" / "bundle")
+    produce.write(files, request.out)
+    shutil.rmtree(request.out.with_name(request.out.name + ".incomplete"), ignore_errors=True)
+    results = canonical.parse(Results, files[verify.RESULTS], "results")
+    return Outcome(request.out, results, done.ended_by)
+
+
+def _section(plan: ContainerPlan) -> ContainerSection:
+    return ContainerSection(image=plan.image, plan=plan.policy_digest(), runtime=plan.runtime)
+
+
+def _start(found: inputs.Inputs, plan: ContainerPlan) -> Start:
+    return Start(
+        wall="container",
+        container=_section(plan),
+        job=found.job,
+        lock=found.lock,
+        data=found.data,
+        engine=container.ENGINE,
+        out=f"{container.OUT}/bundle",
+        deliver="folder",
+        verbose=LOG.is_enabled_for(logging.DEBUG),
+    )
+
+
+def _keep_incomplete(out: Path, wanted: Path) -> None:
+    """Keep what a run left that made no bundle, where a run in front of the wall would have left it."""
+    try:
+        found = delivery.collect_incomplete(out / "bundle.incomplete")
+    except MalformedInput as error:
+        LOG.warning("nothing of the incomplete run is kept", reason=str(error)[:300])
+        return
+    if found:
+        place = wanted.with_name(wanted.name + ".incomplete")
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(mode=0o700, parents=True)
+        for name, data in found.items():
+            (place / name).write_bytes(data)
+        LOG.warning("incomplete", folder=str(place), files=sorted(found))
+
+
+@contextlib.contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A private folder beside the bundle, on the same disk; removed with all that is in it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.wall-", dir=out.parent)).resolve()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

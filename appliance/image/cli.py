@@ -1,0 +1,197 @@
+"""`appliance image`: lock, build, inspect and unpack images."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from appliance.image import build as builds
+from appliance.image import inspect as inspections
+from appliance.image import lock as locks
+from appliance.image import machine, measure, oci, provenance, vm
+from appliance.image.bytecode import HOST
+from appliance.image.recipe import ARCHITECTURES, Architecture
+from appliance.notary import lab as labs
+from attest import console
+from attest.digest import digest_of
+from attest.errors import EnvironmentProblem
+from attest.reference import ReferenceValues
+
+app = typer.Typer(help="Lock, build and explain the image that jobs run in.", no_args_is_help=True)
+LARGEST = 25
+
+CacheOption = Annotated[
+    Path | None, typer.Option(help="The folder that fetched packages are kept in; the user's cache by default.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, such as images/cpu.toml; its lock lies beside it.")]
+
+
+@app.command("lock")
+def lock_command(recipe: RecipeArgument, cache: CacheOption = None) -> None:
+    """Ask apt and the pinned requirements for exact packages, and write the recipe's lock: review what has changed.
+
+    Example:
+
+        appliance image lock images/cpu.toml
+    """
+    out = locks.path_of(recipe)
+    if machine.is_machine(recipe):
+        _replace(out, machine.write_lock(vm.make_lock(recipe, progress=_say)))
+        console.OUT.print(f"wrote {out}")
+        return
+    made = builds.make_lock(recipe, cache=cache or default_cache(), progress=_say)
+    _replace(out, locks.write(made))
+    for architecture, part in made.architectures.items():
+        size = sum(item.size_bytes for item in part.files)
+        console.OUT.print(f"{architecture}: {len(part.files)} packages, {size} bytes")
+    console.OUT.print(f"wrote {out}: {locks.digest(made)}")
+
+
+@app.command("build")
+def build_command(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option(help="The image's folder, an OCI image layout; must not exist.")],
+    arch: Annotated[Architecture | None, typer.Option(help="amd64 or arm64; this machine's by default.")] = None,
+    cache: CacheOption = None,
+    engines: Annotated[Path, typer.Option(help="The folder that holds the engines.")] = Path("build/engine"),
+    leave_out: Annotated[list[str] | None, typer.Option(help="An optional layer to leave out, such as models.")] = None,
+    lab: Annotated[Path | None, typer.Option(help="A lab that signs the provenance, to OUT.provenance.json.")] = None,
+    form: Annotated[
+        Literal["oci", "uki"], typer.Option("--format", help="oci: an OCI image layout; uki: the measured VM.")
+    ] = "oci",
+) -> None:
+    """Build an image: the same bytes on any machine, at any time.
+
+    Example:
+
+        appliance image build images/cpu.toml --out build/image/cpu
+    """
+    if form == "uki":
+        if lab is not None:
+            raise EnvironmentProblem("--lab goes with --format oci: a machine's provenance is not written yet")
+        values = vm.build_image(
+            recipe,
+            out,
+            cache=cache or default_cache(),
+            engines=engines,
+            leave_out=tuple(leave_out or ()),
+            progress=_say,
+        )
+        _show(values)
+        return
+    built = builds.build(
+        recipe,
+        out,
+        architecture=arch or _this_machine(),
+        cache=cache or default_cache(),
+        engines=engines,
+        leave_out=tuple(leave_out or ()),
+        progress=_say,
+    )
+    console.OUT.print(built.plan.describe())
+    if lab is not None:
+        opened = labs.open_lab(lab, now=lambda: datetime.now(UTC))
+        path = out.with_name(f"{out.name}.provenance.json")
+        signed = provenance.sign(provenance.statement(built), built.digest, opened)
+        path.write_bytes(signed)
+        console.OUT.print(f"provenance: {path}, {digest_of(signed)}")
+    console.OUT.print(f"image: {out}, {built.digest}")
+
+
+@app.command("inspect")
+def inspect_command(
+    folder: Annotated[Path, typer.Argument(help="The image's folder.")],
+    files: Annotated[bool, typer.Option("--files", help="Print every file, not only the largest.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check an image to the last file, and explain it: what takes the space, which package, why.
+
+    Example:
+
+        appliance image inspect build/image/cpu
+    """
+    found = inspections.inspect(folder)
+    if as_json:
+        console.print_json(found.as_json())
+        return
+    config = found.layout.config
+    entrypoint = " ".join(config.config.entrypoint)
+    console.OUT.print(f"{found.layout.digest}  {config.architecture}  {config.created}")
+    console.OUT.print(f"runs {entrypoint} as {config.config.user}; {found.size_bytes:,d} bytes in files")
+    for space in found.by_layer():
+        console.OUT.print(f"  layer   {space.name:<24} {space.files:6d} files {space.size_bytes:14,d} bytes")
+    for space in found.by_package():
+        console.OUT.print(f"  package {space.name:<24} {space.files:6d} files {space.size_bytes:14,d} bytes")
+    largest = found.largest()
+    for line in largest if files else largest[:LARGEST]:
+        console.OUT.print(f"{line.size_bytes:14,d}  {line.path}\n{'':16}{line.package}: {line.why}")
+
+
+@app.command("measure")
+def measure_command(
+    folder: Annotated[Path, typer.Argument(help="The folder of a measured VM's image.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Compute what a TPM holds after booting an image, from its files and without a boot: reference values.
+
+    Example:
+
+        appliance image measure build/vm
+    """
+    values = measure.measure(folder, measure.load(folder / measure.REFERENCE).image)
+    if as_json:
+        typer.echo(measure.dump(values), nl=False)
+        return
+    _show(values)
+
+
+@app.command("unpack")
+def unpack_command(
+    folder: Annotated[Path, typer.Argument(help="The image's folder.")],
+    target: Annotated[Path, typer.Argument(help="The folder to unpack it to; must not exist.")],
+) -> None:
+    """Check an image and unpack its files, for a runtime that wants a folder.
+
+    Example:
+
+        appliance image unpack build/image/cpu build/image/root
+    """
+    layout = oci.unpack(folder, target)
+    console.OUT.print(f"unpacked {layout.digest} to {target}")
+
+
+def default_cache() -> Path:
+    """The folder that packages are kept in, where none is named."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "vitrine" / "packages"
+
+
+def _this_machine() -> Architecture:
+    found = HOST.get(os.uname().machine)
+    if found is None:
+        raise EnvironmentProblem(f"expected --arch, one of {', '.join(ARCHITECTURES)}: this machine is neither")
+    return found
+
+
+def _show(values: ReferenceValues) -> None:
+    for item in values.files:
+        console.OUT.print(f"{item.name:<12} {item.size_bytes:14,d} bytes  {item.digest}")
+    for event in values.events:
+        console.OUT.print(f"  {event.register_:2d}  {event.digest}  {event.what}")
+    for register, value in sorted(values.registers.items(), key=lambda item: int(item[0])):
+        console.OUT.print(f"register {register:>2}  {value}")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _say(text: str) -> None:
+    console.ERR.print(f"image: {text}")

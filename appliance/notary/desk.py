@@ -1,0 +1,162 @@
+"""The lab's side of a run behind a wall: answers the questions of exactly one run, in their order, each once.
+
+Whoever asks may be anybody: the other side of a wall is code that ran next to a model. So a desk is opened for one job
+(and one lock, where a lockfile was given), takes nothing that is not about these, certifies one key, and has one
+statement logged, which has to be about the run that it registered. The lab's log is written by two calls of the lab
+alone, `register` and `assemble`, after all checks of a question; a peer that leaves or lies in between leaves whole
+entries or none. The first question that is refused closes the desk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from appliance.notary.protocol import (
+    MAX_QUESTION_BYTES,
+    ORDER,
+    QUESTIONS,
+    Assemble,
+    Assembled,
+    Certificate,
+    Certify,
+    Notary,
+    Register,
+    Salt,
+    SaltKey,
+)
+from attest import canonical, eventlog, statement
+from attest.canonical import Model
+from attest.errors import MalformedInput, VerificationError
+from attest.log import LogReceipt
+from attest.manifest import ContainerSection, Wall
+
+LAYER = "notary"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What this side knows of the run beforehand."""
+
+    job_digest: str
+    """The digest of the job that was handed in."""
+    nonce: str | None
+    """The job's nonce."""
+    wall: Wall
+    """The wall that the run is behind."""
+    lock_digest: str | None = None
+    """The digest of the lockfile that was handed in; None: the run pins what it finds."""
+    measurement: str | None = None
+    """The measurement that this lockfile predicts; None as above."""
+    container: ContainerSection | None = None
+    """What the manifest has to say about the container."""
+
+
+class Desk:
+    """One run's notary. `answer` takes a question's bytes and returns the answer's."""
+
+    def __init__(self, notary: Notary, expected: Expected) -> None:
+        self._notary = notary
+        self._expected = expected
+        self._asked = 0
+        self._receipt: LogReceipt | None = None
+        self._identity = ""
+        self._certificate = b""
+
+    @property
+    def done(self) -> bool:
+        """Whether every question was asked and answered."""
+        return self._asked == len(ORDER)
+
+    def answer(self, data: bytes) -> bytes:
+        """The answer to the question `data`. Raises `MalformedInput`, `VerificationError` (layer `notary`); then the
+        desk is closed, and refuses whatever is asked."""
+        asked, self._asked = self._asked, len(ORDER) + 1
+        if asked > len(ORDER):
+            raise _refused("closed", "no question after one that was refused", "another one")
+        if asked == len(ORDER):
+            raise _refused("order", "no question after the last one", f"{len(data)} bytes")
+        call = ORDER[asked]
+        if len(data) > MAX_QUESTION_BYTES[call]:
+            raise MalformedInput(
+                "notary question", f"expected {call} of at most {MAX_QUESTION_BYTES[call]} bytes, found {len(data)}"
+            )
+        value = canonical.loads(data, "notary question")
+        found = value.get("call") if isinstance(value, dict) else None
+        if found != call:
+            raise _refused("order", f"{call} as question {asked + 1} of a run", repr(found)[:80])
+        question = canonical.validate(QUESTIONS[call], value, f"notary question {call}")
+        reply = self._reply(question)
+        self._asked = asked + 1
+        return canonical.dump_model(reply)
+
+    def _reply(self, question: Model) -> Model:
+        match question:
+            case Register():
+                return self._register(question)
+            case SaltKey():
+                _equal("job", self._expected.job_digest, question.job_digest)
+                return Salt(salt_key=self._notary.salt_key(question.job_digest).hex())
+            case Certify():
+                return self._certify(question)
+            case Assemble():
+                return self._assemble(question)
+            case _:
+                raise RuntimeError(f"expected a question, found {type(question).__name__}")
+
+    def _register(self, question: Register) -> LogReceipt:
+        intent, expected = question.intent, self._expected
+        _equal("job", expected.job_digest, intent.job_digest)
+        _equal("nonce", expected.nonce, intent.nonce)
+        if expected.lock_digest is not None:
+            _equal("lock", expected.lock_digest, intent.lock_digest)
+        self._receipt = self._notary.register(intent.model_dump(mode="json"))
+        return self._receipt
+
+    def _certify(self, question: Certify) -> Certificate:
+        if self._expected.measurement is not None:
+            _equal("identity", self._notary.identity(self._expected.measurement), question.identity)
+        try:
+            key = load_der_public_key(question.public_key)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise MalformedInput("public key", f"expected a P-256 key, DER: {str(error)[:200]}") from None
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise MalformedInput("public key", f"expected a P-256 key, found {type(key).__name__}")
+        self._identity = question.identity
+        self._certificate = self._notary.certify(key, question.identity)
+        return Certificate(certificate=self._certificate)
+
+    def _assemble(self, question: Assemble) -> Assembled:
+        _equal("payload-type", statement.PAYLOAD_TYPE, question.payload_type)
+        if question.certificate != self._certificate:
+            raise _refused("certificate", "the certificate that this run was given", "another")
+        self._check_statement(question.payload)
+        data = self._notary.assemble(question.payload, question.payload_type, question.signature, question.certificate)
+        return Assembled(bundle=data)
+
+    def _check_statement(self, payload: bytes) -> None:
+        """The statement has to be about the run that was registered here."""
+        if self._receipt is None:
+            raise RuntimeError("expected a receipt before a statement")
+        manifest, intent = statement.read(payload).predicate, self._receipt.intent
+        _equal("job", intent.job_digest, manifest.job.digest)
+        _equal("attempt", intent.attempt, manifest.job.attempt)
+        _equal("index", self._receipt.log_index, manifest.job.intent_index)
+        _equal("lock", intent.lock_digest, manifest.lock.digest)
+        _equal("wall", self._expected.wall, manifest.wall)
+        _equal("container", self._expected.container, manifest.container)
+        _equal("identity", self._notary.identity(eventlog.measurement(manifest.boot.registers)), self._identity)
+        if (manifest.lock.origin == "given") != (self._expected.lock_digest is not None):
+            raise _refused("lock-origin", "what this side did about a lockfile", manifest.lock.origin)
+
+
+def _equal(code: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise _refused(code, expected, found)
+
+
+def _refused(code: str, expected: object, found: object) -> VerificationError:
+    return VerificationError(LAYER, code, expected=expected, found=found)

@@ -1,0 +1,70 @@
+"""The notary as a run behind a wall sees it: every question goes over the channel to the `Desk` on the other side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from appliance.notary.protocol import (
+    Assemble,
+    Assembled,
+    Certificate,
+    Certify,
+    Intent,
+    Register,
+    Salt,
+    SaltKey,
+)
+from attest import canonical
+from attest.canonical import JSON, Model
+from attest.log import LogReceipt
+from attest.profile import identity_uri
+
+Ask = Callable[[bytes], bytes]
+"""Sends one question and returns its answer. Raises when the other side is gone."""
+M = TypeVar("M", bound=Model)
+
+
+class RemoteNotary:
+    """A `Notary` on the other side of a channel. Raises what `ask` raises, `MalformedInput` for a wrong answer."""
+
+    def __init__(self, name: str, trusted_root: bytes, ask: Ask) -> None:
+        self._name = name
+        self._trusted_root = trusted_root
+        self._ask = ask
+
+    @property
+    def trusted_root(self) -> bytes:
+        """The lab's trusted root, as the other side gave it at the start."""
+        return self._trusted_root
+
+    def register(self, intent: Mapping[str, JSON]) -> LogReceipt:
+        """Log the intent of the run. Whether the log holds it is for the bundle's reader to check."""
+        question = Register(intent=canonical.validate(Intent, dict(intent), "intent"))
+        return self._put(question, LogReceipt)
+
+    def salt_key(self, job_digest: str) -> bytes:
+        """The 32 bytes that blind the job's samples."""
+        return bytes.fromhex(self._put(SaltKey(job_digest=job_digest), Salt).salt_key)
+
+    def identity(self, measurement: str) -> str:
+        """The identity of an appliance of this lab by its measurement."""
+        return identity_uri(self._name, measurement)
+
+    def certify(self, public_key: ec.EllipticCurvePublicKey, identity: str) -> bytes:
+        """A certificate (DER) of a P-256 key."""
+        spki = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return self._put(Certify(public_key=spki, identity=identity), Certificate).certificate
+
+    def assemble(self, payload: bytes, payload_type: str, signature: bytes, certificate_der: bytes) -> bytes:
+        """The Sigstore bundle (JSON) of a signed payload."""
+        question = Assemble(
+            payload=payload, payload_type=payload_type, signature=signature, certificate=certificate_der
+        )
+        return self._put(question, Assembled).bundle
+
+    def _put(self, question: Model, answer: type[M]) -> M:
+        return canonical.parse(answer, self._ask(canonical.dump_model(question)), "notary answer")

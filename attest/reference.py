@@ -1,0 +1,109 @@
+"""Reference values of the measured virtual machine: what its TPM must hold after a boot, known without one.
+
+The builder writes them from the image's files alone (`policy/reference/`); a verifier compares them with the registers
+that a quote carries. Registers 0 to 3, 5 and 6 belong to the host's firmware and its settings and are not predicted.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from attest.canonical import Model
+from attest.digest import Digest, Hex32, raw, sha256
+from attest.errors import VerificationError
+
+START = bytes(32)
+REGISTERS = 24
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,2000}$")]
+Register = Annotated[str, StringConstraints(pattern=r"^(0|[1-9]|1[0-9]|2[0-3])$")]
+"""The number of a register of a TPM, as text: a key of JSON."""
+
+
+class Measurement(Model):
+    """One event: a register is extended by a digest, `new = SHA-256(old || digest)`."""
+
+    register_: Annotated[int, Field(ge=0, lt=REGISTERS, alias="register")]
+    """The register; `register` on the wire."""
+    what: Text
+    """What is measured, and by whom."""
+    digest: Digest
+    """By what it is extended."""
+
+
+class ImageFile(Model):
+    """One file of the built image."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+    """Its name in the image's folder."""
+    digest: Digest
+    """SHA-256 of it."""
+    size_bytes: Annotated[int, Field(gt=0)]
+    """Its size."""
+
+
+class ReferenceValues(Model):
+    """What one image measures to."""
+
+    format: Literal["vitrine/reference-values/v1"] = "vitrine/reference-values/v1"
+    """Format and version."""
+    image: Text
+    """The image's name."""
+    architecture: Literal["amd64"]
+    """The processor that it boots on."""
+    files: tuple[ImageFile, ...]
+    """The files that decide the values: the boot file and the root disk."""
+    command_line: Text
+    """The kernel's command line; it names the root disk's verity descriptor."""
+    parts: dict[str, Digest]
+    """SHA-256 of each part of the boot file, by section: `.linux`, `.initrd`, `.cmdline`, `.osrel`."""
+    secure_boot: bool
+    """Whether the values are those of a host with Secure Boot on."""
+    events: Annotated[tuple[Measurement, ...], Field(min_length=1, max_length=64)]
+    """The measurements, in order within each register."""
+    registers: dict[Register, Hex32]
+    """The values that the events give, and 64 zeros for registers that have to stay as they are."""
+
+    @model_validator(mode="after")
+    def _registers_follow(self) -> Self:
+        replayed = replay(self.events)
+        for name, value in self.registers.items():
+            if value != replayed.get(int(name), START).hex():
+                raise ValueError(f"expected register {name} to be what the events give, found {value}")
+        if missing := sorted(set(replayed) - {int(name) for name in self.registers}):
+            raise ValueError(f"expected a value for each register with an event, found none for {missing}")
+        return self
+
+
+def replay(events: tuple[Measurement, ...]) -> dict[int, bytes]:
+    """The registers that `events` extend, and their values of 32 bytes."""
+    values: dict[int, bytes] = {}
+    for event in events:
+        values[event.register_] = sha256(values.get(event.register_, START), raw(event.digest))
+    return values
+
+
+def compare(reference: ReferenceValues, found: dict[int, bytes]) -> None:
+    """Raises `VerificationError` (layer `reference`) that names every register which `found` has otherwise."""
+    in_order = sorted(reference.registers.items(), key=lambda item: int(item[0]))
+    differ = [name for name, value in in_order if found.get(int(name), b"").hex() != value]
+    if differ:
+        raise VerificationError(
+            "reference",
+            "registers",
+            expected=", ".join(f"{name}={reference.registers[name]}" for name in differ),
+            found=", ".join(f"{name}={found.get(int(name), b'').hex() or 'nothing'}" for name in differ),
+            advice="; ".join(MEANING.get(int(name), f"register {name} has to stay empty") for name in differ),
+        )
+
+
+MEANING = {
+    4: "register 4: another boot file was started, or another one before it",
+    7: "register 7: other Secure Boot settings or keys",
+    9: "register 9: another initramfs or command line (and with it root disk)",
+    11: "register 11: another kernel, initramfs, command line (and with it root disk) or release text",
+    12: "register 12: the host added to the command line",
+    13: "register 13: the host added system extensions",
+}
+"""What a difference in a register means."""

@@ -1,0 +1,179 @@
+"""The measured machine, booted under emulation: what was predicted is what its TPM quotes, and a changed bit is told.
+
+Each boot takes ten to twenty seconds of a whole processor.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from appliance.enclave import measured, vm
+from appliance.image import assemble, esp, measure, pcr, uki, verity
+from appliance.image import vm as vm_image
+from appliance.image.cli import default_cache
+from appliance.image.tree import file, tree
+from attest import canonical, machine, reference, verify
+from attest.cli import read_bundle
+from attest.digest import digest_file
+from attest.errors import EnvironmentProblem, VerificationError
+from attest.reference import ReferenceValues
+from tests.conftest import ENGINES, Made
+from tests.unit import machine_parts
+
+pytestmark = pytest.mark.slow
+NONCE = bytes(range(32))
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The image, built from the locked packages in the cache."""
+    for tool, name in ((vm.QEMU, "qemu-system-x86"), (vm.SWTPM, "swtpm")):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool}: apt install {name}")
+    if not vm.FIRMWARE[0][0].is_file():
+        pytest.skip("no UEFI firmware: apt install ovmf")
+    machine_parts.kernel()
+    out = tmp_path_factory.mktemp("vm") / "image"
+    try:
+        vm_image.build_image(
+            machine_parts.RECIPE, out, cache=default_cache(), engines=ENGINES, progress=lambda _step: None
+        )
+    except EnvironmentProblem as problem:
+        pytest.skip(f"the image cannot be built here: {problem}")
+    return out
+
+
+@pytest.fixture(scope="module")
+def values(image: Path) -> ReferenceValues:
+    """Its reference values."""
+    return measure.load(image / measure.REFERENCE)
+
+
+def changed(image: Path, to: Path, **copies: bytes) -> Path:
+    """The image in a new folder, with other content of some files (`root`, `boot_file`)."""
+    to.mkdir()
+    for name in (measure.ROOT, measure.BOOT_FILE, measure.BOOT_DISK):
+        os.link(image / name, to / name)
+    for part, content in copies.items():
+        name = {"root": measure.ROOT, "boot_file": measure.BOOT_FILE}[part]
+        (to / name).unlink()
+        (to / name).write_bytes(content)
+        if part == "boot_file":
+            (to / measure.BOOT_DISK).unlink()
+            (to / measure.BOOT_DISK).write_bytes(esp.build(content))
+    return to
+
+
+def evidence_of(plan: vm.VmPlan) -> machine.Evidence:
+    """Boot once; what the guest says, verified."""
+    with vm.booted(plan) as booted:
+        evidence = booted.evidence(NONCE)
+        machine.verify(evidence, NONCE)
+        return evidence
+
+
+def test_the_booted_registers_are_the_predicted_ones(image: Path, values: ReferenceValues) -> None:
+    """With a disk of inputs as well: one boot for the whole story."""
+    content = tree([file("/job.yaml", b"name: test\n", "test", "a job")])
+    inputs = image.parent / "inputs.img"
+    descriptor = assemble.write_disk(content, inputs, seconds=0, name="inputs")
+    with vm.booted(vm.plan(image, inputs=inputs, kvm=False)) as booted:
+        evidence = booted.evidence(NONCE)
+        assert booted.wait() == 0
+        console = booted.console()
+    events = machine.verify(evidence, NONCE)
+    found = evidence.values()
+    with pytest.raises(VerificationError, match="register 15 has to stay empty"):
+        reference.compare(values, found)
+    expected = reference.replay((pcr.inputs(descriptor.block()),))[15]
+    assert found[15] == expected
+    reference.compare(values, found | {15: bytes(32)})
+    # The log names the same digests, in the same order, for the registers that are predicted.
+    predicted = [(event.register_, event.digest) for event in values.events]
+    for register in (4, 7, 9, 11):
+        logged = [f"sha256:{event.digest.hex()}" for event in events if event.register == register]
+        assert logged == [digest for number, digest in predicted if number == register]
+    # Nothing else than errors is on the console, and a quote for another nonce is refused.
+    assert "login" not in console
+    with pytest.raises(VerificationError, match="machine/nonce"):
+        machine.verify(evidence, bytes(32))
+
+
+def test_a_flipped_bit_in_the_root_disk_stops_the_boot(image: Path, tmp_path: Path) -> None:
+    """In the file that Python itself is: the kernel meets the block when it starts the guest."""
+    data = bytearray((image / measure.ROOT).read_bytes())
+    data[data.index(b"Python initialized") if b"Python initialized" in data else len(data) // 3] ^= 1
+    altered = changed(image, tmp_path / "image", root=bytes(data))
+    with pytest.raises(VerificationError, match="verity/root-hash"):
+        measure.measure(altered, "vitrine-vm")
+    # The block that every boot reads: the superblock of the file system.
+    data = bytearray((image / measure.ROOT).read_bytes())
+    data[1024 + 64] ^= 1
+    (altered / measure.ROOT).write_bytes(data)
+    with (
+        vm.booted(vm.plan(altered, kvm=False)) as booted,
+        pytest.raises(EnvironmentProblem, match=r"verity.*corrupted"),
+    ):
+        booted.evidence(NONCE, timeout_s=90)
+
+
+def test_another_boot_file_moves_the_registers(image: Path, values: ReferenceValues, tmp_path: Path) -> None:
+    """One argument more on the command line boots, and is told by registers 4, 9 and 11 and by no other."""
+    boot_file = (image / measure.BOOT_FILE).read_bytes()
+    parts = uki.parts(boot_file)
+    other = uki.build(machine_parts.stub(), replace(parts, command_line=parts.command_line + " quiet"))
+    altered = changed(image, tmp_path / "image", boot_file=other)
+    found = evidence_of(vm.plan(altered, kvm=False)).values()
+    with pytest.raises(VerificationError, match=r"register 4: .*register 9: .*register 11: "):
+        reference.compare(values, found)
+    before = {int(name): value for name, value in values.registers.items()}
+    assert {register for register, value in before.items() if found[register].hex() != value} == {4, 9, 11}
+    # The prediction of the other file holds just as well.
+    after = reference.replay(pcr.boot(other, measure.NO_KEYS))
+    assert {register: found[register] for register in after} == after
+
+
+def test_a_flipped_bit_in_the_inputs_stops_the_boot(image: Path, tmp_path: Path) -> None:
+    content = tree([file("/model.gguf", os.urandom(100_000), "test", "a model")])
+    inputs = tmp_path / "inputs.img"
+    assemble.write_disk(content, inputs, seconds=0, name="inputs")
+    data = bytearray(inputs.read_bytes())
+    data[1024 + 64] ^= 1  # in the block that is read to mount it
+    inputs.write_bytes(data)
+    with pytest.raises(VerificationError, match="verity/"):
+        verity.check(inputs, verity.read_descriptor(inputs))
+    with (
+        vm.booted(vm.plan(image, inputs=inputs, kvm=False)) as booted,
+        pytest.raises(EnvironmentProblem, match=r"verity.*corrupted"),
+    ):
+        booted.evidence(NONCE, timeout_s=90)
+
+
+def test_a_job_gives_the_same_results_as_in_front_of_the_wall(image: Path, made: Made, tmp_path: Path) -> None:
+    """The same job as that of the small bundle, made behind the process wall."""
+    request = measured.Request(job=made.job, lab=made.lab, out=tmp_path / "bundle", image=image)
+    outcome = measured.run(request, lambda _phase, _done, _total: None)
+    for name in ("results.json", "transcript.jsonl"):
+        assert digest_file(outcome.bundle / name) == digest_file(made.bundle / name), name
+    end = canonical.parse(machine.Evidence, (tmp_path / "bundle.machine" / "end.json").read_bytes(), "evidence")
+    assert end.when == "end"
+    verified = verify.verify(read_bundle(outcome.bundle), made.trusted_root)
+    assert verified.manifest.wall == "vm"
+
+
+def test_two_builds_are_bit_identical(image: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    previous = os.umask(0o077)
+    try:
+        vm_image.build_image(
+            machine_parts.RECIPE, again, cache=default_cache(), engines=ENGINES, progress=lambda _step: None
+        )
+    finally:
+        os.umask(previous)
+    for name in (measure.ROOT, measure.BOOT_FILE, measure.BOOT_DISK, measure.REFERENCE):
+        assert (again / name).read_bytes() == (image / name).read_bytes(), name
