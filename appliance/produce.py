@@ -1,7 +1,7 @@
 """From what a run left to a signed bundle: a manifest built from it, signed, logged, time-stamped, written at once.
 
-The signing key is made here, lives in memory for one signature, and is certified for an identity that names the
-measured boot. The bundle's folder appears with its last file in it, or not at all.
+The boot key is certified for an identity that names the measured boot, and signs once. Hardware that speaks for the run
+does so last, when the statement is there. The bundle's folder appears with its last file in it, or not at all.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from appliance import lock
 from appliance.boot import Booted
+from appliance.enrol import Enrolled
 from appliance.notary.protocol import Notary
 from appliance.transcript import TranscriptWriter
-from attest import __version__, canonical, dsse, eventlog, job, manifest, statement, verify
+from attest import __version__, canonical, eventlog, job, manifest, statement, verify
 from attest.determinism import SelfTest
 from attest.digest import digest_of
 from attest.job import Job
-from attest.log import LogReceipt
 from attest.manifest import ExecutionManifest, FileEntry
 from attest.results import PlannedSuite, Results
 from attest.seal import SealReport, WorkerSeal
@@ -46,8 +43,8 @@ class Parts:
     """The boot."""
     record_bytes: bytes
     """The engine's build record, as read."""
-    receipt: LogReceipt
-    """The log's receipt for the intent that was registered before the run."""
+    enrolled: Enrolled
+    """The boot key, the log's receipt for the intent, and the evidence of the start."""
     seals: tuple[WorkerSeal, ...]
     """The workers' seals."""
     plan: tuple[PlannedSuite, ...]
@@ -77,19 +74,22 @@ def produce(parts: Parts, lab: Notary, out: Path) -> None:
     predicate = build_manifest(parts, files, salt_key)
     payload = canonical.dump_model(statement.make(predicate))
     measurement = eventlog.measurement(parts.booted.registers)
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = lab.certify(key.public_key(), lab.identity(measurement))
-    signature = key.sign(dsse.pae(statement.PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    certificate = lab.certify(parts.enrolled.key.public_key(), lab.identity(measurement))
+    signature = parts.enrolled.sign(statement.PAYLOAD_TYPE, payload)
     files[verify.SIGNATURE] = lab.assemble(payload, statement.PAYLOAD_TYPE, signature, certificate)
+    if end := parts.enrolled.end(payload, predicate.results_digest):
+        files[verify.END] = canonical.dump_model(end)
     write(files, out)
 
 
 def bundle_files(parts: Parts, lab: Notary, salt_key: bytes) -> dict[str, bytes]:
-    """Every file of the bundle but the signature, by name."""
+    """Every file that the manifest names, by name."""
+    start = parts.enrolled.start
     return {
+        **({verify.START: canonical.dump_model(start)} if start else {}),
         verify.DISCLOSURE: canonical.dump_model(Disclosure(salt_key=salt_key.hex())),
         verify.ENGINE: parts.record_bytes,
-        verify.INTENT: canonical.dump_model(parts.receipt),
+        verify.INTENT: canonical.dump_model(parts.enrolled.receipt),
         verify.JOB: job.dump(parts.job),
         verify.LOCK: parts.lock_bytes,
         verify.BOOT: parts.booted.log.dump(),
@@ -102,7 +102,7 @@ def bundle_files(parts: Parts, lab: Notary, salt_key: bytes) -> dict[str, bytes]
 
 def build_manifest(parts: Parts, files: dict[str, bytes], salt_key: bytes) -> ExecutionManifest:
     """The execution manifest: a pure function of what the run left."""
-    booted, results, intent = parts.booted, parts.results, parts.receipt.intent
+    booted, results, intent = parts.booted, parts.results, parts.enrolled.receipt.intent
     return ExecutionManifest(
         producer=manifest.Producer(version=__version__),
         job=manifest.JobSection(
@@ -110,7 +110,7 @@ def build_manifest(parts: Parts, files: dict[str, bytes], salt_key: bytes) -> Ex
             digest=job.digest(parts.job),
             nonce=parts.job.nonce,
             attempt=intent.attempt,
-            intent_index=parts.receipt.log_index,
+            intent_index=parts.enrolled.receipt.log_index,
         ),
         lock=manifest.LockSection(
             digest=booted.lock_digest,
@@ -125,6 +125,7 @@ def build_manifest(parts: Parts, files: dict[str, bytes], salt_key: bytes) -> Ex
         boot=manifest.BootSection(registers=booted.registers),
         wall=parts.wall,
         container=parts.container,
+        evidence=parts.enrolled.start.platforms if parts.enrolled.start else (),
         seal=tuple(worker.section() for worker in parts.seals),
         numerics=parts.job.numerics,
         determinism=parts.determinism,

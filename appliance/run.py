@@ -3,7 +3,7 @@
 1. read the job and its suites                     appliance.job
 2. take the lock, or pin what is there             appliance.lock
 3. boot: hash everything, compare, refuse          appliance.boot
-4. register the intent in the lab's log            appliance.notary
+4. make the boot key, register the intent          appliance.enrol, appliance.notary
 5. start and seal the workers                      appliance.workers
 6. carry their frames, keep the transcript         appliance.relay
 7. build the manifest, sign, write the bundle      appliance.produce
@@ -22,8 +22,10 @@ from typing import Literal
 import structlog
 
 from appliance import boot, job, lock, produce, redact, workers
+from appliance.attester.protocol import Attester
 from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord, load_record, require_cpu
+from appliance.enrol import enrol
 from appliance.evals.suite import Suite
 from appliance.job import LoadedJob, LoadedSuite
 from appliance.memfd import Progress
@@ -66,6 +68,8 @@ class Request:
     """The wall that this process is behind, for the manifest."""
     container: ContainerSection | None = None
     """Of a container, what its host says about it."""
+    attester: Attester | None = None
+    """The hardware that speaks for the run."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,8 @@ def _run(
     with boot.boot(lock_bytes, root, lock.resolver(root, request.engine), progress=progress) as booted:
         suites = _check_against_job(booted, loaded, suites)
         # 4. The intent, before anything runs.
-        receipt = request.lab.register(
-            {"job_digest": job_digest(loaded.job), "lock_digest": booted.lock_digest, "nonce": loaded.job.nonce}
-        )
+        enrolled = enrol(request.lab, request.attester, booted, loaded.job)
+        receipt = enrolled.receipt
         LOG.info("registered", attempt=receipt.intent.attempt, log_index=receipt.log_index)
         folder = request.out.with_name(request.out.name + ".incomplete")
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,7 +145,7 @@ def _run(
                 lock_given=request.lock is not None,
                 booted=booted,
                 record_bytes=booted.file("engine-record", lock.RECORD)[0].read(),
-                receipt=receipt,
+                enrolled=enrolled,
                 seals=crew.seals,
                 plan=plan,
                 determinism=crew.determinism,

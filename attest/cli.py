@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from attest import canonical, console, policy, statement, verify
+from attest import canonical, console, policy, reference, statement, verify
 from attest.dsse import Envelope
 from attest.errors import MalformedInput
 from attest.manifest import ExecutionManifest
@@ -37,6 +37,10 @@ def verify_command(
     nonce: Annotated[str | None, typer.Option(help="The nonce that you gave the lab, hexadecimal.")] = None,
     lock: Annotated[Path | None, typer.Option(help="The lockfile that you reviewed.")] = None,
     policy_file: Annotated[Path | None, typer.Option("--policy", help="Your appraisal policy (TOML).")] = None,
+    reference_files: Annotated[
+        list[Path] | None,
+        typer.Option("--reference", help="Reference values of a machine's image that the run may have been in."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check everything about a bundle, and say what is proven and what is not.
@@ -48,6 +52,8 @@ def verify_command(
         attest verify bundles/demo-1 --trust trusted_root.json
 
         attest verify bundles/demo-1 --trust trusted_root.json --lock demo.lock --policy auditor.toml
+
+        attest verify bundles/vm-1 --trust trusted_root.json --reference vm.reference.json
     """
     if nonce is not None and (len(nonce) % 2 or not set(nonce.lower()) <= set("0123456789abcdef")):
         raise typer.BadParameter("expected hexadecimal digits, two for each byte", param_hint="--nonce")
@@ -57,6 +63,7 @@ def verify_command(
         policy=policy.read(read_file(policy_file, policy.MAX_BYTES)) if policy_file else None,
         nonce=nonce,
         lock=read_file(lock, 64 << 20) if lock else None,
+        references=[reference.read(read_file(path, reference.MAX_BYTES)) for path in reference_files or ()],
     )
     if as_json:
         console.print_json(_verdict_json(verified))
@@ -120,6 +127,8 @@ def _print_verdict(verified: Verified) -> None:
     out.print(f"\nidentity   {verified.identity}")
     out.print(f"signed at  {verified.signed_at:%Y-%m-%dT%H:%M:%SZ} (log entry {verified.log_index})")
     out.print(f"assurance  {' -> '.join(verified.assurance)}")
+    if verified.manifest.evidence:
+        out.print(f"machine    {verified.machine or 'not compared with reference values'}")
     out.print("\nproven", style="bold")
     for line in verified.proven:
         out.print(f"  + {line}")
@@ -166,6 +175,7 @@ def _verdict_json(verified: Verified) -> dict[str, Any]:
     return {
         "verdict": "accepted",
         "assurance": list(verified.assurance),
+        "machine": verified.machine,
         "identity": verified.identity,
         "issuer": verified.issuer,
         "signed_at": verified.signed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -49,6 +49,8 @@ class Intent(Model):
     """The job's digest."""
     lock_digest: Digest
     """The lockfile's digest."""
+    key_digest: Digest
+    """The digest of the boot key (SPKI, DER), which is going to sign the bundle."""
     nonce: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,128}$")] | None = None
     """The relying party's nonce, hexadecimal."""
     attempt: int = Field(ge=1, le=MAX_INTEGER)
@@ -112,6 +114,8 @@ class VerifiedIntent:
     """The job's digest."""
     lock_digest: str
     """The lockfile's digest."""
+    key_digest: str
+    """The digest of the boot key."""
     nonce: str | None
     """The relying party's nonce, hexadecimal."""
     attempt: int

@@ -1,13 +1,14 @@
 """Evidence of a measured virtual machine: registers, the firmware's event log, and a quote of the TPM over them.
 
-`verify` proves that the registers are what a TPM signed under this nonce, and that the event log explains them;
-`attest.reference.compare` then says whether they are those of a known image. Not proven: whose TPM it is. The key is
-one that the TPM made for this boot; that it lies in genuine hardware takes a certificate of its endorsement key.
+`verify` proves that the registers are what a TPM signed, with what it was to be bound to, and that the event log
+explains them; `attest.reference.compare` then says whether they are those of a known image. Not proven: whose TPM it
+is. The key is one that the TPM made; that it lies in genuine hardware takes a certificate of its endorsement key.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from cryptography.exceptions import InvalidSignature
@@ -33,15 +34,15 @@ REPLAYED = range(8)
 OUR_REGISTERS = (4, 9, 11)
 
 
-class Evidence(Model):
-    """What the guest sends: at its start, and at its end."""
+class TpmEvidence(Model):
+    """What a machine says of its TPM at one moment."""
 
-    format: Literal["vitrine/machine-evidence/v1"]
-    """Format and version."""
-    when: Literal["start", "end"]
-    """At which point of the run."""
+    platform: Literal["tpm"] = "tpm"
+    """Which platform the evidence is of."""
     registers: Annotated[dict[Register, Hex32], Field(min_length=24, max_length=24)]
     """The SHA-256 value of each register of the TPM."""
+    before: Hex32
+    """What the application register held when the program that runs jobs started; the run extends it from there."""
     event_log: Base64
     """The log of firmware and kernel, as the kernel hands it out."""
     key: Base64
@@ -56,21 +57,42 @@ class Evidence(Model):
         return {int(name): bytes.fromhex(value) for name, value in self.registers.items()}
 
 
-def verify(evidence: Evidence, nonce: bytes) -> tuple[tcglog.Event, ...]:
-    """Verify quote, nonce, registers and event log; the log's events.
+@dataclass(frozen=True)
+class Quote:
+    """A TPMS_ATTEST that is a quote of SHA-256 registers (TPM 2.0 part 2, 10.12)."""
+
+    extra: bytes
+    """What the caller had signed with it: the nonce, or the binding."""
+    registers: tuple[int, ...]
+    """Which registers it is over, ascending."""
+    digest: bytes
+    """SHA-256 over their values, in this order."""
+    clock_ms: int
+    """Milliseconds that the TPM has been powered, over its life."""
+    resets: int
+    """How often the TPM was reset: it counts boots."""
+    restarts: int
+    """How often it was restarted or woken up since."""
+
+
+def verify(evidence: TpmEvidence, extra: bytes) -> tuple[tcglog.Event, ...]:
+    """Verify quote, registers and event log; the log's events. `extra` is what the quote has to bear.
 
     Raises `VerificationError` (layer `machine`), `MalformedInput` for bytes that are no quote, key or log.
     """
     values = evidence.values()
     # 1. The signature, by a key that signs nothing but what its TPM says.
     _check_signature(evidence)
-    # 2. What was signed: this nonce, and these registers.
-    extra, registers, digest = parse_quote(evidence.attested)
-    if extra != nonce:
-        raise VerificationError("machine", "nonce", expected=nonce.hex(), found=extra.hex(), advice="evidence is old")
-    if not set(range(16)) <= set(registers):
-        raise VerificationError("machine", "selection", expected="registers 0 to 15", found=registers)
-    if sha256(*(values[register] for register in registers)) != digest:
+    # 2. What was signed: this binding, and these registers.
+    quote = parse_quote(evidence.attested)
+    if quote.extra != extra:
+        raise VerificationError(
+            "machine", "binding", expected=extra.hex(), found=quote.extra.hex(),
+            advice="the evidence is of another run, key, result or point of the run, or answers another nonce",
+        )  # fmt: skip
+    if not set(range(16)) <= set(quote.registers):
+        raise VerificationError("machine", "selection", expected="registers 0 to 15", found=quote.registers)
+    if sha256(*(values[register] for register in quote.registers)) != quote.digest:
         raise VerificationError("machine", "registers", expected="the registers that were signed", found="others")
     # 3. The log: it gives the firmware's registers, and those of the boot.
     events = tcglog.parse(evidence.event_log)
@@ -84,20 +106,22 @@ def verify(evidence: Evidence, nonce: bytes) -> tuple[tcglog.Event, ...]:
     return events
 
 
-def parse_quote(attested: bytes) -> tuple[bytes, tuple[int, ...], bytes]:
-    """Nonce, registers and digest of a TPMS_ATTEST that is a quote of SHA-256 registers. Raises `MalformedInput`."""
+def parse_quote(attested: bytes) -> Quote:
+    """The quote in a TPMS_ATTEST. Raises `MalformedInput`."""
     reader = _Reader(attested, "TPM quote")
     if reader.numbers("IH") != (MAGIC, QUOTE):
         raise MalformedInput("TPM quote", "expected a statement of a TPM about its registers")
     reader.sized()
     extra = reader.sized()
-    reader.take(17 + 8)  # clock and firmware version
+    clock, resets, restarts, _safe = reader.numbers("QIIB")
+    reader.take(8)  # the firmware's version
     if reader.numbers("IHB") != (1, SHA256, 3):
         raise MalformedInput("TPM quote", "expected one selection, of 24 registers of the SHA-256 bank")
     bits = int.from_bytes(reader.take(3), "little")
     digest = reader.sized()
     reader.end()
-    return extra, tuple(register for register in range(24) if bits >> register & 1), digest
+    registers = tuple(register for register in range(24) if bits >> register & 1)
+    return Quote(extra, registers, digest, clock, resets, restarts)
 
 
 def public_key(public: bytes) -> ec.EllipticCurvePublicKey:
@@ -121,7 +145,7 @@ def public_key(public: bytes) -> ec.EllipticCurvePublicKey:
         raise MalformedInput("TPM key", "expected a point on P-256") from None
 
 
-def _check_signature(evidence: Evidence) -> None:
+def _check_signature(evidence: TpmEvidence) -> None:
     reader = _Reader(evidence.signature, "TPM signature")
     if reader.numbers("HH") != (ECDSA, SHA256):
         raise MalformedInput("TPM signature", "expected ECDSA with SHA-256")

@@ -15,6 +15,8 @@ from attest.results import ClaimResult, PlannedSuite, SuiteResult
 Time = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
 """RFC 3339, UTC, whole seconds."""
 Wall = Literal["process", "container", "vm"]
+Platform = Literal["tpm"]
+"""Hardware that can speak for a run."""
 
 
 class Producer(Model):
@@ -148,6 +150,8 @@ class ExecutionManifest(Model):
     """What the workers ran behind."""
     container: ContainerSection | None = None
     """With wall `container`, and only there: which image and which plan."""
+    evidence: tuple[Platform, ...] = ()
+    """The hardware whose evidence lies in `evidence/start.json` and `evidence/end.json`. Never empty with wall `vm`."""
     seal: tuple[SealSection, ...] = Field(min_length=1)
     """The workers' seals."""
     numerics: Numerics
@@ -175,10 +179,12 @@ class ExecutionManifest(Model):
     transcript: TranscriptSection
     """The transcript's root and chain."""
     files: tuple[FileEntry, ...]
-    """Every file of the bundle but `bundle.sigstore.json`, sorted by name."""
+    """Every file of the bundle but `bundle.sigstore.json` and `evidence/end.json`, sorted by name."""
 
     @model_validator(mode="after")
-    def _container_goes_with_its_wall(self) -> ExecutionManifest:
+    def _wall_has_what_it_needs(self) -> ExecutionManifest:
         if (self.wall == "container") != (self.container is not None):
             raise ValueError("wall 'container' and the section 'container' go together")
+        if self.wall == "vm" and not self.evidence:
+            raise ValueError("behind wall 'vm' there is evidence of a TPM")
         return self

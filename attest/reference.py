@@ -10,12 +10,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from attest import canonical
 from attest.canonical import Model
 from attest.digest import Digest, Hex32, raw, sha256
-from attest.errors import VerificationError
+from attest.errors import MalformedInput, VerificationError
 
 START = bytes(32)
+MAX_BYTES = 1 << 20
 REGISTERS = 24
+APPLICATION = 15
+"""The register that what is run is extended into; everything below it belongs to the boot."""
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,2000}$")]
 Register = Annotated[str, StringConstraints(pattern=r"^(0|[1-9]|1[0-9]|2[0-3])$")]
 """The number of a register of a TPM, as text: a key of JSON."""
@@ -74,6 +78,13 @@ class ReferenceValues(Model):
         if missing := sorted(set(replayed) - {int(name) for name in self.registers}):
             raise ValueError(f"expected a value for each register with an event, found none for {missing}")
         return self
+
+
+def read(data: bytes) -> ReferenceValues:
+    """The reference values in `data`, JSON. Raises `MalformedInput`."""
+    if len(data) > MAX_BYTES:
+        raise MalformedInput("reference values", f"expected at most {MAX_BYTES} bytes, found {len(data)}")
+    return canonical.parse(ReferenceValues, data, "reference values")
 
 
 def replay(events: tuple[Measurement, ...]) -> dict[int, bytes]:

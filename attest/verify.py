@@ -18,22 +18,26 @@ The plan, whose numbers the code carries:
     layers in force, and every published probe denied.
 11. Every model worker reports a whole self-test, and where the job promises exact numerics, no cell of it differs.
 12. The results follow from the transcript's records and the job, to the last digit; so do plan, counts and claims.
-13. The policy: what this relying party requires beyond that.
+13. The evidence of hardware, where the manifest says that there is some: the quotes of start and end are bound to this
+    key, job, boot, statement and nonce, and are of one boot; the machine is one of those that the caller knows.
+14. The policy: what this relying party requires beyond that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from attest import canonical, determinism, eventlog, job, lockfile, seal, statement, transcript
+from attest import canonical, conclusions, determinism, eventlog, job, lockfile, seal, statement, transcript
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
+from attest.eventlog import EventLog
 from attest.job import Job
 from attest.manifest import ExecutionManifest
 from attest.policy import Policy
+from attest.reference import ReferenceValues
 from attest.results import PlannedSuite, Results, tabulate
 from attest.sample import SampleRecord
 from attest.sealplan import SealPlan
@@ -54,13 +58,16 @@ INTENT = "evidence/intent.json"
 DISCLOSURE = "evidence/disclosure.json"
 ENGINE = "evidence/engine-record.json"
 TRUST = "trust/trusted_root.json"
+START = "evidence/start.json"
+END = "evidence/end.json"
 FILES = (DISCLOSURE, ENGINE, INTENT, JOB, LOCK, BOOT, SEAL, RESULTS, TRANSCRIPT, TRUST)
-"""Every file of a bundle but the signature. A bundle has all of them, and no other."""
+"""Every file of a bundle but the signature. A bundle has all of them."""
+MACHINE = (START, END)
+"""What it has besides, both or none: the evidence of hardware. There is no other file."""
 
 MAX_FILE_BYTES = 4 << 30
 ANY_IDENTITY = "https://*"
 """Every identity that the trusted lab's authority vouches for; step 8 pins the measurement in it."""
-ASSURANCE = ("signed", "measured")
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class Verified:
     """The time-stamp authority's time of the signature."""
     log_index: int
     """The signature's place in the lab's transparency log."""
+    machine: str | None
+    """The image whose reference values the quoted registers are, where such values were given."""
     proven: tuple[str, ...]
     """What follows from the checks, a sentence each."""
     not_proven: tuple[str, ...]
@@ -87,7 +96,7 @@ class Verified:
     @property
     def assurance(self) -> tuple[str, ...]:
         """The steps of the ladder that this bundle reaches, lowest first."""
-        return ASSURANCE
+        return ("signed", "measured", *(["quoted"] if self.manifest.evidence else []))
 
 
 def verify(
@@ -97,10 +106,12 @@ def verify(
     policy: Policy | None = None,
     nonce: str | None = None,
     lock: bytes | None = None,
+    references: Sequence[ReferenceValues] = (),
 ) -> Verified:
     """The bundle whose files are `files` (name to bytes), by the lab's `trusted_root` (JSON).
 
-    `nonce` (hexadecimal) and `lock` (bytes of the lockfile) are what the caller knows; the bundle has to agree.
+    `nonce` (hexadecimal), `lock` (bytes of the lockfile) and `references` (of images, one of which the run has to have
+    been in) are what the caller knows; the bundle has to agree.
     Raises `MalformedInput`, `Unsupported` or `VerificationError`.
     """
     policy = policy or Policy.default()
@@ -121,9 +132,9 @@ def verify(
     # 6. The job.
     the_job = _read_job(files[JOB], manifest, nonce)
     # 7. The lock, the measured boot and the engine.
-    registers = _check_boot(files, manifest, lock)
+    log = _check_boot(files, manifest, lock)
     # 8. The identity.
-    measurement = eventlog.measurement(registers)
+    measurement = eventlog.measurement(log.registers)
     if not signature.identity.endswith(f"/appliance/{measurement}"):
         raise VerificationError(
             "identity", "measurement", expected=f".../appliance/{measurement}", found=signature.identity
@@ -136,8 +147,11 @@ def verify(
     _check_determinism(the_job, manifest)
     # 12. The results once more, from the records.
     results = _recompute(files[RESULTS], the_job, manifest, script)
-    # 13. The policy.
+    # 13. The evidence of hardware.
+    machine = _check_evidence(files, signature, manifest, log, references)
+    # 14. The policy.
     policy.check(manifest)
+    given = conclusions.Given(nonce=nonce is not None, lock=lock is not None, machine=machine)
     return Verified(
         manifest=manifest,
         job=the_job,
@@ -147,8 +161,9 @@ def verify(
         issuer=signature.issuer,
         signed_at=signature.signed_at,
         log_index=signature.log_index,
-        proven=_proven(manifest, nonce, lock),
-        not_proven=_not_proven(manifest, nonce, lock),
+        machine=machine,
+        proven=conclusions.proven(manifest, given),
+        not_proven=conclusions.not_proven(manifest, given),
     )
 
 
@@ -156,7 +171,7 @@ def _check_names(files: Mapping[str, bytes]) -> None:
     known = {SIGNATURE, *FILES}
     if missing := sorted(known - set(files)):
         raise MalformedInput("bundle", f"expected the files {sorted(known)}, missing are {missing}")
-    if surplus := sorted(set(files) - known):
+    if surplus := sorted(set(files) - known - set(MACHINE)):
         raise VerificationError("bundle", "surplus-file", expected="only the files of the format", found=surplus[:10])
 
 
@@ -178,8 +193,14 @@ def _read_statement(signature: VerifiedSignature) -> Statement:
 
 def _check_files(files: Mapping[str, bytes], manifest: ExecutionManifest) -> None:
     names = [entry.name for entry in manifest.files]
-    if names != sorted(FILES):
-        raise VerificationError("files", "list", expected=sorted(FILES), found=names)
+    wanted = sorted([*FILES, START] if manifest.evidence else FILES)
+    if names != wanted:
+        raise VerificationError("files", "list", expected=wanted, found=names)
+    # The evidence of the end bears the statement's digest, so that the statement cannot name it.
+    machine = [name for name in MACHINE if name in files]
+    if machine != (list(MACHINE) if manifest.evidence else []):
+        wanted = list(MACHINE) if manifest.evidence else ["no evidence of hardware"]
+        raise VerificationError("files", "evidence", expected=wanted, found=machine)
     for entry in manifest.files:
         found = digest_of(files[entry.name])
         if (found, len(files[entry.name])) != (entry.digest, entry.size_bytes):
@@ -226,7 +247,7 @@ def _read_job(data: bytes, manifest: ExecutionManifest, nonce: str | None) -> Jo
     return the_job
 
 
-def _check_boot(files: Mapping[str, bytes], manifest: ExecutionManifest, given: bytes | None) -> eventlog.Registers:
+def _check_boot(files: Mapping[str, bytes], manifest: ExecutionManifest, given: bytes | None) -> EventLog:
     data = files[LOCK]
     pinned = lockfile.read(data)
     _equal("lock", "digest", digest_of(data), manifest.lock.digest)
@@ -244,7 +265,7 @@ def _check_boot(files: Mapping[str, bytes], manifest: ExecutionManifest, given: 
     _equal("engine", "library", engine.digest if engine else None, manifest.engine.library)
     _equal("engine", "record", record.digest if record else None, manifest.engine.record)
     _equal("engine", "record-bytes", digest_of(files[ENGINE]), manifest.engine.record)
-    return log.registers
+    return log
 
 
 def _check_intent(data: bytes, trusted_root: bytes, manifest: ExecutionManifest, signature: VerifiedSignature) -> None:
@@ -253,6 +274,7 @@ def _check_intent(data: bytes, trusted_root: bytes, manifest: ExecutionManifest,
     intent = trust.verify_receipt(data, trusted_root)
     _equal("intent", "job", intent.job_digest, manifest.job.digest)
     _equal("intent", "lock", intent.lock_digest, manifest.lock.digest)
+    _equal("intent", "key", intent.key_digest, digest_of(signature.public_key_der))
     _equal("intent", "nonce", intent.nonce, manifest.job.nonce)
     _equal("intent", "attempt", intent.attempt, manifest.job.attempt)
     _equal("intent", "time", intent.time, manifest.started)
@@ -317,6 +339,30 @@ def _recompute(data: bytes, the_job: Job, manifest: ExecutionManifest, script: T
     return results
 
 
+def _check_evidence(
+    files: Mapping[str, bytes],
+    signature: VerifiedSignature,
+    manifest: ExecutionManifest,
+    log: EventLog,
+    references: Sequence[ReferenceValues],
+) -> str | None:
+    """The name of the image whose reference values the evidence has; None where none were given."""
+    if not manifest.evidence:
+        if references:
+            wanted = f"evidence of one of {[values.image for values in references]}"
+            raise VerificationError("evidence", "missing", expected=wanted, found=f"none, behind wall {manifest.wall}")
+        return None
+    from attest import evidence
+
+    start, end = evidence.read(files[START], "start"), evidence.read(files[END], "end")
+    _equal("evidence", "platforms", manifest.evidence, start.platforms)
+    nonce, key, the_job = manifest.job.nonce, digest_of(signature.public_key_der), manifest.job.digest
+    evidence.check_start(start, log, nonce=nonce, key=key, job=the_job, lock=manifest.lock.digest)
+    signed, results = digest_of(signature.payload), manifest.results_digest
+    evidence.check_end(start, end, log, nonce=nonce, key=key, job=the_job, statement=signed, results=results)
+    return evidence.identify(start, references).image if references else None
+
+
 def _check_order(plan: tuple[PlannedSuite, ...], records: list[SampleRecord]) -> None:
     """Rows come in the order of the plan, from the first on, none twice and none left out."""
     expected = [(entry.model, entry.suite, index) for entry in plan for index in range(entry.samples)]
@@ -340,44 +386,3 @@ def _equal(layer: str, code: str, expected: object, found: object) -> None:
 
 def _plain(models: tuple[PlannedSuite, ...]) -> list[dict[str, object]]:
     return [model.model_dump(mode="json") for model in models]
-
-
-def _proven(manifest: ExecutionManifest, nonce: str | None, lock: bytes | None) -> tuple[str, ...]:
-    lines = [
-        "the holder of a key that the lab certified signed exactly these results, this transcript and this manifest",
-        "the signature was logged and time-stamped under the lab's trusted root",
-        f"the run was registered in the lab's log as attempt {manifest.job.attempt} at this job, before its signature",
-        "scores, intervals and claims follow from the transcript's records to the last digit",
-        "the boot log replays to registers that this lockfile predicts, and the certificate names them",
-    ]
-    if nonce is not None:
-        lines.append("the run answers your nonce, so it was planned after you chose it")
-    if lock is not None:
-        lines.append("the artifacts are those of the lockfile that you gave")
-    return tuple(lines)
-
-
-def _not_proven(manifest: ExecutionManifest, nonce: str | None, lock: bytes | None) -> tuple[str, ...]:
-    lines = [
-        "that the lab's machine did what the boot log says: no hardware evidence speaks for it",
-        "that the lab's certificate authority, log and time-stamp authority are independent of one another",
-        "that the outputs come from the model: only a reproduction of the run shows that",
-        "anything about the quality of the model or of the suites",
-    ]
-    if manifest.lock.origin != "given":
-        lines.append("that anybody reviewed the lockfile: it was made for this run")
-    if lock is None:
-        lines.append("that these are the artifacts you expect: give --lock to compare")
-    if nonce is None:
-        lines.append("that the run is fresh: give the job a nonce, and --nonce here")
-    if not manifest.complete:
-        lines.append(f"anything about the samples that are missing: the run ended early ({manifest.ended_by})")
-    if manifest.job.attempt > 1:
-        lines.append(f"why there were {manifest.job.attempt - 1} earlier attempts at this job: ask the lab for them")
-    if varying := [report.model for report in manifest.determinism if report.differing]:
-        lines.append(f"that another batch or thread count would give these results: the logits of {varying} vary")
-    if manifest.container is not None:
-        lines.append("that this image and this plan were around the run: they are the word of the host that started it")
-    if any(section.level != "full" for section in manifest.seal):
-        lines.append("that every layer of the seal was there: at least one worker's seal was partial")
-    return tuple(lines)

@@ -32,6 +32,7 @@ from appliance.notary.desk import Desk
 from appliance.seal.requirement import Requirement
 from attest import canonical
 from attest.canonical import MAX_INTEGER, Model
+from attest.digest import Hex32
 from attest.dsse import Base64
 from attest.errors import Exit, MalformedInput, VitrineError
 from attest.manifest import ContainerSection, Wall
@@ -104,6 +105,8 @@ class Start(Model):
     """The lab's name; a lock needs none."""
     trusted_root: Base64 | None = None
     """The lab's trusted root, JSON; likewise."""
+    challenge: Hex32 | None = None
+    """The notary's random bytes for this run's evidence; likewise."""
 
 
 class Step(Model):

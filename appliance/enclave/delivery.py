@@ -18,8 +18,8 @@ from appliance.frames import Kind
 from attest import verify
 from attest.errors import MalformedInput
 
-NAMES = tuple(sorted((verify.SIGNATURE, *verify.FILES)))
-"""The files of a bundle."""
+NAMES = tuple(sorted((verify.SIGNATURE, *verify.FILES, *verify.MACHINE)))
+"""The files that a bundle may have."""
 INCOMPLETE = ("failure.txt", "transcript.jsonl")
 """The files that a run without a bundle may leave in its folder; on the channel they are below `incomplete/`."""
 PIECE_BYTES = 1 << 20
@@ -65,7 +65,8 @@ class Inbox:
 def send_bundle(folder: Path, send: Send) -> None:
     """Send the files of the bundle in `folder`."""
     for name in NAMES:
-        _send(name, folder / name, send)
+        if (folder / name).exists() or name not in verify.MACHINE:
+            _send(name, folder / name, send)
 
 
 def send_incomplete(out: Path, send: Send) -> None:
@@ -93,7 +94,7 @@ def collect_incomplete(folder: Path) -> dict[str, bytes]:
 
 
 def _whole(files: dict[str, bytes]) -> dict[str, bytes]:
-    if missing := [name for name in NAMES if name not in files]:
+    if missing := sorted({verify.SIGNATURE, *verify.FILES} - set(files)):
         raise MalformedInput("delivery", f"expected every file of a bundle, missing are {missing}")
     return files
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from appliance.frames import ChannelError, Kind, Reader, pack, write_all
 
 if TYPE_CHECKING:
+    from appliance.attester.protocol import Attester
     from appliance.enclave.channel import Done, Failed, Start
     from appliance.run import Outcome
 
@@ -113,13 +114,13 @@ class Reporting:
         self._link.send(Kind.REQUEST, canonical.dump_model(step), Service.PROGRESS)
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """Run what the host asks for; the exit status."""
+def main(arguments: Sequence[str] = (), attester: Attester | None = None) -> int:
+    """Run what the host asks for, with the hardware that speaks for it; the exit status."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     link = Link(*_open(arguments))
     # Hello comes before the imports that take time: it says that the wall stands and Python runs in it.
     link.send(Kind.HELLO, _hello())
-    return _serve(link)
+    return _serve(link, attester)
 
 
 def _open(arguments: Sequence[str]) -> tuple[int, int]:
@@ -142,7 +143,7 @@ def _hello() -> bytes:
     return b'{"format":"vitrine/enclave-hello/v1","version":"%b"}' % __version__.encode("ascii")
 
 
-def _serve(link: Link) -> int:
+def _serve(link: Link, attester: Attester | None) -> int:
     from appliance import logs
     from appliance.enclave.channel import Done, Start
     from attest import canonical
@@ -155,7 +156,7 @@ def _serve(link: Link) -> int:
         start = canonical.parse(Start, frame.payload, "start of the run")
         logs.configure(verbose=start.verbose)
         link.listen()
-        done = _lock(start, link) if start.task == "lock" else Done(ended_by=_run(start, link).ended_by)
+        done = _lock(start, link) if start.task == "lock" else Done(ended_by=_run(start, link, attester).ended_by)
     except BaseException as error:  # whatever it is, the host is told, and one line of it
         failed = _failed(error)
         link.finish(Kind.FAILURE, canonical.dump_model(failed))
@@ -183,14 +184,14 @@ def _lock(start: Start, link: Link) -> Done:
     return Done(ended_by="done", lock=text)
 
 
-def _run(start: Start, link: Link) -> Outcome:
+def _run(start: Start, link: Link, attester: Attester | None) -> Outcome:
     from appliance import run
     from appliance.enclave import delivery
     from appliance.notary.remote import RemoteNotary
 
     request = run.Request(
         job=Path(start.job),
-        lab=RemoteNotary(start.lab, start.trusted_root or b"", link.ask),
+        lab=RemoteNotary(start.lab, start.trusted_root or b"", start.challenge or "", link.ask),
         engine=Path(start.engine),
         out=Path(start.out),
         lock=Path(start.lock) if start.lock else None,
@@ -199,6 +200,7 @@ def _run(start: Start, link: Link) -> Outcome:
         require_seal=start.require_seal,
         wall=start.wall,
         container=start.container,
+        attester=attester,
     )
     try:
         outcome = run.run(request, Reporting(link))

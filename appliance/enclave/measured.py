@@ -1,14 +1,12 @@
 """A run in the measured virtual machine: the third wall. In steps, which the code numbers:
 
 1. read the job, find what it names, write it as a verified disk    appliance.enclave.inputs, appliance.image.assemble
-2. boot, and take a quote of the start                              appliance.enclave.vm
-3. compare it with the image's reference values: refuse another     attest.machine, attest.reference
-4. serve its one run                                                appliance.enclave.channel, appliance.notary.desk
-5. take a quote of the end, which holds the result's digest
-6. write the bundle, and the evidence beside it                     appliance.produce
+2. boot, and see that it is the machine that this image makes       appliance.enclave.vm, attest.machine
+3. serve its one run, which is registered when its evidence holds   appliance.enclave.channel, appliance.notary.desk
+4. write the bundle, whose evidence the machine's TPM made          appliance.produce
 
-The lab is asked nothing before step 3 has passed. Evidence goes to `OUT.machine/`: `start.json`, `end.json`, and the
-`reference.json` that they were compared with. A run that ends early leaves `OUT.incomplete`, as in front of a wall.
+The lab is asked nothing before step 2 has passed, and certifies a key that the evidence of the start is bound to. A run
+that ends early leaves `OUT.incomplete`, as in front of a wall.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,19 +26,18 @@ from appliance.image.tree import Tree, file, tree
 from appliance.memfd import Progress
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
+from appliance.notary.protocol import Register
 from appliance.run import Outcome
-from attest import canonical, job, machine, reference, verify
-from attest.digest import sha256
-from attest.errors import EnvironmentProblem
-from attest.machine import Evidence
-from attest.reference import Measurement, ReferenceValues
+from attest import canonical, eventlog, evidence, job, machine, reference, verify
+from attest.errors import EnvironmentProblem, VerificationError
+from attest.machine import TpmEvidence
+from attest.reference import ReferenceValues
 from attest.results import Results
 
 START_ALLOWANCE_S = 3600.0
 """For everything before and after the samples."""
 HELLO_TIMEOUT_S = 60.0
 INPUTS = "inputs"
-NONCE_DOMAIN = b"vitrine machine nonce\0"
 MIB = 1 << 20
 
 
@@ -65,54 +63,41 @@ class Request:
 
 def run(request: Request, progress: Progress) -> Outcome:
     """Run a job in the measured machine. Raises our errors, `KeyboardInterrupt` where it was interrupted."""
-    beside = request.out.with_name(request.out.name + ".machine")
-    for path in (request.out, beside):
-        if path.exists():
-            raise EnvironmentProblem(f"{path} exists already: name another folder with --out, or remove it")
+    if request.out.exists():
+        raise EnvironmentProblem(f"{request.out} exists already: name another folder with --out, or remove it")
     request.out.parent.mkdir(parents=True, exist_ok=True)
     # 1. The job, what it names, and the disk with all of that.
     found = inputs.find(request.job, request.lock, request.data)
-    nonce = nonce_of(found.loaded.job.nonce)
     values = measure.load(request.image / measure.REFERENCE)
+    challenge, nonce = request.lab.challenge(), secrets.token_bytes(32)
     with tempfile.TemporaryDirectory(prefix=f".{request.out.name}.wall-", dir=request.out.parent) as folder:
         disk = Path(folder) / "inputs.img"
         descriptor = assemble.write_disk(content(found), disk, seconds=0, name=INPUTS)
+        before = reference.replay((pcr.inputs(descriptor.block()),))[reference.APPLICATION].hex()
         # 2. The machine.
         memory = vm.MEMORY_MIB + 3 * (found.size_bytes() // MIB)
         plan = vm.plan(request.image, inputs=disk, channel=True, memory_mib=memory)
-        with vm.attested(plan, nonce) as (booted, start):
-            # 3. Is it the machine that this image makes?
-            first = pcr.inputs(descriptor.block())
-            check(start, nonce, values, (first,))
-            # 4. The run.
+        with vm.attested(plan, nonce) as (booted, boot):
+            machine.verify(boot, nonce)
+            _check(boot, values, before)
+            # 3. The run.
             host = Host(booted.channel, booted.channel, lambda: booted.why("it is gone"))
             host.hello(HELLO_TIMEOUT_S)
             inbox = delivery.Inbox()
             limit = found.loaded.job.limits.wall_time_s + START_ALLOWANCE_S
+            desk = _desk(request, found, lambda asked: appraise(asked, challenge, values, before))
             try:
-                done = host.attend(
-                    _start(request, found), _desk(request, found), progress, timeout_s=limit, pieces=inbox
-                )
+                start = _start(request, found, challenge)
+                done = host.attend(start, desk, progress, timeout_s=limit, pieces=inbox)
             except BaseException:
                 keep_incomplete(inbox, request.out)
                 raise
-            files = inbox.bundle()
-            # 5. The end: the same machine, and this result.
-            end = booted.final_evidence()
-            check(end, nonce, values, (first, pcr.result(files[verify.RESULTS])))
             booted.wait()
-    # 6. The bundle.
+    # 4. The bundle.
+    files = inbox.bundle()
     produce.write(files, request.out)
-    keep(beside, start, end, values)
     shutil.rmtree(request.out.with_name(request.out.name + ".incomplete"), ignore_errors=True)
     return Outcome(request.out, canonical.parse(Results, files[verify.RESULTS], "results"), done.ended_by)
-
-
-def nonce_of(wanted: str | None) -> bytes:
-    """The nonce of the quotes, 32 bytes: from the job's, so that who asked for the run finds it there; else random."""
-    if wanted is None:
-        return secrets.token_bytes(32)
-    return sha256(NONCE_DOMAIN, bytes.fromhex(wanted))
 
 
 def content(found: inputs.Inputs) -> Tree:
@@ -121,21 +106,31 @@ def content(found: inputs.Inputs) -> Tree:
     return tree(file(item.target.removeprefix(inputs.IN), item.source, "job", why) for item in found.files)
 
 
-def check(evidence: Evidence, nonce: bytes, values: ReferenceValues, run_events: tuple[Measurement, ...]) -> None:
-    """Raises `VerificationError` unless the evidence is fresh, sound, and of this image with this run in it."""
-    machine.verify(evidence, nonce)
-    expected = dict(values.registers)
-    expected |= {str(register): value.hex() for register, value in reference.replay(run_events).items()}
-    # The reference values of the image, with the register that a run extends as this run has to have it.
-    reference.compare(values.model_copy(update={"registers": expected}), evidence.values())
+def _check(found: TpmEvidence, values: ReferenceValues, before: str) -> None:
+    """Raises `VerificationError` unless the machine is one of this image, with this disk of inputs."""
+    reference.compare(values, found.values())
+    if found.before != before:
+        raise VerificationError(
+            "reference", "inputs", expected=before, found=found.before, advice="the machine has another disk of inputs"
+        )
 
 
-def keep(folder: Path, start: Evidence, end: Evidence, values: ReferenceValues) -> None:
-    """Write the evidence of a run to the new folder `folder`."""
-    folder.mkdir(mode=0o755)
-    for name, evidence in (("start.json", start), ("end.json", end)):
-        (folder / name).write_bytes(canonical.dump_model(evidence) + b"\n")
-    (folder / measure.REFERENCE).write_bytes(measure.dump(values))
+def appraise(asked: Register, challenge: str, values: ReferenceValues, before: str) -> None:
+    """Raises `VerificationError` unless the evidence of the start is of this machine, and bound to this run.
+
+    `challenge`: what the lab gave; `values`: of the image; `before`: the application register after the boot.
+    """
+    start, intent = asked.enrolment.evidence, asked.intent
+    if start is None:
+        raise VerificationError("evidence", "missing", expected="evidence of the start", found="none")
+    if start.when != "start" or start.challenge != challenge:
+        raise VerificationError("evidence", "challenge", expected=f"start, {challenge}", found=start.challenge)
+    log = eventlog.parse(asked.enrolment.log)
+    evidence.check_start(
+        start, log, nonce=intent.nonce, key=intent.key_digest, job=intent.job_digest, lock=intent.lock_digest
+    )
+    for item in start.items:
+        _check(item, values, before)
 
 
 def keep_incomplete(inbox: delivery.Inbox, out: Path) -> None:
@@ -149,7 +144,7 @@ def keep_incomplete(inbox: delivery.Inbox, out: Path) -> None:
             (place / name).write_bytes(data)
 
 
-def _start(request: Request, found: inputs.Inputs) -> Start:
+def _start(request: Request, found: inputs.Inputs, challenge: str) -> Start:
     return Start(
         wall="vm",
         job=found.job,
@@ -161,10 +156,11 @@ def _start(request: Request, found: inputs.Inputs) -> Start:
         sign_incomplete=request.sign_incomplete,
         lab=request.lab.name,
         trusted_root=request.lab.trusted_root,
+        challenge=challenge,
     )
 
 
-def _desk(request: Request, found: inputs.Inputs) -> Desk:
+def _desk(request: Request, found: inputs.Inputs, appraise: Callable[[Register], None]) -> Desk:
     the_job = found.loaded.job
     return Desk(
         request.lab,
@@ -174,5 +170,6 @@ def _desk(request: Request, found: inputs.Inputs) -> Desk:
             wall="vm",
             lock_digest=found.lock_digest,
             measurement=found.measurement,
+            appraise=appraise,
         ),
     )

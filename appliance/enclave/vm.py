@@ -31,7 +31,7 @@ from appliance.image import measure
 from attest import canonical
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, VerificationError
-from attest.machine import Evidence
+from attest.machine import TpmEvidence
 
 TELLING = ("vitrine: ", "Kernel panic", "device-mapper: verity", "BUG: ")
 """What a line of the console has in it that says why a boot failed."""
@@ -154,8 +154,8 @@ class Machine:
         """The descriptor of the channel, to read from and to write to."""
         return self._sockets["channel"].fileno()
 
-    def evidence(self, nonce: bytes, timeout_s: float = BOOT_TIMEOUT_S) -> Evidence:
-        """What the guest says of its start. Raises `EnvironmentProblem` with the end of the console where it does not.
+    def evidence(self, nonce: bytes, timeout_s: float = BOOT_TIMEOUT_S) -> TpmEvidence:
+        """What the guest says of its boot. Raises `EnvironmentProblem` with the end of the console where it does not.
 
         The evidence is parsed, and not verified: `attest.machine.verify` does that.
         """
@@ -163,11 +163,7 @@ class Machine:
             write_all(self._reader.fd, pack(Kind.CONFIG, nonce))
         except ChannelError as error:
             raise EnvironmentProblem(self.why(str(error))) from None
-        return self._receive(Kind.HELLO, timeout_s)
-
-    def final_evidence(self, timeout_s: float = END_TIMEOUT_S) -> Evidence:
-        """What the guest says at its end. Raises as `evidence` does."""
-        return self._receive(Kind.RESULTS, timeout_s)
+        return self._receive(timeout_s)
 
     def wait(self, timeout_s: float = END_TIMEOUT_S) -> int:
         """Wait until the machine is off; QEMU's exit status. Raises `EnvironmentProblem` when it stays on."""
@@ -193,7 +189,7 @@ class Machine:
             said.append(_last_words(self._qemu) or f"QEMU ended with {self._qemu.returncode}")
         return f"the virtual machine: {problem}; its console says:\n" + "\n".join(said)
 
-    def _receive(self, kind: Kind, timeout_s: float) -> Evidence:
+    def _receive(self, timeout_s: float) -> TpmEvidence:
         try:
             frame = self._reader.receive(timeout_s)
         except (ChannelError, OSError) as error:
@@ -201,9 +197,9 @@ class Machine:
         if frame.kind == Kind.FAILURE:
             said = frame.payload[:500].decode("utf-8", "replace")
             raise EnvironmentProblem(self.why("".join(c if c.isprintable() else "?" for c in said)))
-        if frame.kind != kind:
-            raise VerificationError("machine", "frame", expected=kind.name, found=frame.kind.name)
-        return canonical.parse(Evidence, frame.payload, "machine evidence")
+        if frame.kind != Kind.HELLO:
+            raise VerificationError("machine", "frame", expected=Kind.HELLO.name, found=frame.kind.name)
+        return canonical.parse(TpmEvidence, frame.payload, "machine evidence")
 
 
 @contextlib.contextmanager
@@ -235,7 +231,7 @@ def _kvm_works() -> bool:
 
 
 @contextlib.contextmanager
-def attested(vm: VmPlan, nonce: bytes) -> Iterator[tuple[Machine, Evidence]]:
+def attested(vm: VmPlan, nonce: bytes) -> Iterator[tuple[Machine, TpmEvidence]]:
     """Start the machine and take the evidence of its start, still unverified. Emulate it where KVM does not boot it.
 
     A nested KVM may run some instructions, and then neither boot a machine nor say why. Raises `EnvironmentProblem`.

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from appliance.image import pcr, uki, verity
 from appliance.image.machine import ROOT_ARGUMENT
-from attest import canonical
 from attest.canonical import dump_model, validate
 from attest.digest import digest_file, digest_of
 from attest.errors import EnvironmentProblem, MalformedInput
-from attest.reference import ReferenceValues, replay
+from attest.reference import ReferenceValues, read, replay
 
 ROOT = "root.img"
 BOOT_FILE = "vitrine.efi"
@@ -79,4 +78,4 @@ def load(path: Path) -> ReferenceValues:
         data = path.read_bytes()
     except OSError as error:
         raise MalformedInput("reference values", f"expected a file {path}: {error.strerror}") from None
-    return canonical.parse(ReferenceValues, data, "reference values")
+    return read(data)

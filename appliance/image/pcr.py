@@ -21,15 +21,14 @@ from uuid import UUID
 from appliance.image import pe, uki
 from attest.canonical import validate
 from attest.digest import digest_of
-from attest.reference import Measurement
+from attest.reference import APPLICATION, Measurement
 
 BOOT = 4
 SECURE_BOOT = 7
 KERNEL = 9
 STUB = 11
-EMPTY = (12, 13, 14, 15)
+EMPTY = (12, 13, 14)
 """The registers that nothing extends before a run."""
-INPUTS = 15
 SEPARATOR = bytes(4)
 STARTING = b"Calling EFI Application from Boot Option"
 GLOBAL = UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")
@@ -110,12 +109,7 @@ def secure_boot(keys: Keys) -> tuple[Measurement, ...]:
 
 def inputs(descriptor: bytes) -> Measurement:
     """The measurement of a disk of inputs by its last block `descriptor`, in register 15."""
-    return _event(INPUTS, "init: the descriptor of the disk of inputs", descriptor)
-
-
-def result(results: bytes) -> Measurement:
-    """The measurement of a run's `results.json`, in register 15, at its end."""
-    return _event(INPUTS, "guest: the results", results)
+    return _event(APPLICATION, "init: the descriptor of the disk of inputs", descriptor)
 
 
 def _variable(name: str, owner: UUID, value: bytes) -> bytes:

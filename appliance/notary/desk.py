@@ -9,6 +9,7 @@ entries or none. The first question that is refused closes the desk.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -30,7 +31,9 @@ from appliance.notary.protocol import (
 )
 from attest import canonical, eventlog, statement
 from attest.canonical import Model
+from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
+from attest.evidence import Evidence
 from attest.log import LogReceipt
 from attest.manifest import ContainerSection, Wall
 
@@ -53,6 +56,8 @@ class Expected:
     """The measurement that this lockfile predicts; None as above."""
     container: ContainerSection | None = None
     """What the manifest has to say about the container."""
+    appraise: Callable[[Register], None] | None = None
+    """Appraises what the run shows of itself, and raises: it is registered only if this returns. None: no evidence."""
 
 
 class Desk:
@@ -65,6 +70,7 @@ class Desk:
         self._receipt: LogReceipt | None = None
         self._identity = ""
         self._certificate = b""
+        self._evidence: Evidence | None = None
 
     @property
     def done(self) -> bool:
@@ -113,7 +119,12 @@ class Desk:
         _equal("nonce", expected.nonce, intent.nonce)
         if expected.lock_digest is not None:
             _equal("lock", expected.lock_digest, intent.lock_digest)
-        self._receipt = self._notary.register(intent.model_dump(mode="json"))
+        if expected.appraise is not None:
+            expected.appraise(question)
+        elif question.enrolment.evidence is not None:
+            raise _refused("evidence", "no evidence of hardware", question.enrolment.evidence.platforms)
+        self._evidence = question.enrolment.evidence
+        self._receipt = self._notary.register(intent.model_dump(mode="json"), question.enrolment)
         return self._receipt
 
     def _certify(self, question: Certify) -> Certificate:
@@ -125,6 +136,8 @@ class Desk:
             raise MalformedInput("public key", f"expected a P-256 key, DER: {str(error)[:200]}") from None
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise MalformedInput("public key", f"expected a P-256 key, found {type(key).__name__}")
+        registered = self._receipt.intent.key_digest if self._receipt else None
+        _equal("key", registered, digest_of(question.public_key))
         self._identity = question.identity
         self._certificate = self._notary.certify(key, question.identity)
         return Certificate(certificate=self._certificate)
@@ -148,6 +161,7 @@ class Desk:
         _equal("lock", intent.lock_digest, manifest.lock.digest)
         _equal("wall", self._expected.wall, manifest.wall)
         _equal("container", self._expected.container, manifest.container)
+        _equal("evidence", self._evidence.platforms if self._evidence else (), manifest.evidence)
         _equal("identity", self._notary.identity(eventlog.measurement(manifest.boot.registers)), self._identity)
         if (manifest.lock.origin == "given") != (self._expected.lock_digest is not None):
             raise _refused("lock-origin", "what this side did about a lockfile", manifest.lock.origin)

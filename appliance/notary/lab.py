@@ -32,6 +32,7 @@ from appliance.notary.ca import CertificateAuthority, make_authority, make_times
 from appliance.notary.ctlog import CertificateLog
 from appliance.notary.files import make_directories, read_bounded, sync_directory, write_file
 from appliance.notary.keys import KeyStore, check_private, derive, new_passphrase
+from appliance.notary.protocol import Enrolment
 from appliance.notary.tlog import Clock, TransparencyLog
 from appliance.notary.tsa import TimestampAuthority
 from attest import bundle, canonical, dsse
@@ -121,10 +122,15 @@ class Lab:
         )
         return certificate.public_bytes(serialization.Encoding.DER)
 
-    def register(self, intent: Mapping[str, JSON]) -> LogReceipt:
-        """Log the intent of a run before it starts: `job_digest`, `lock_digest`, and `nonce` where there is one.
+    def challenge(self) -> str:
+        """32 random bytes, hexadecimal, new ones each time."""
+        return secrets.token_hex(32)
 
-        The receipt's body has the attempt's number and the time. Raises `MalformedInput`.
+    def register(self, intent: Mapping[str, JSON], enrolment: Enrolment | None = None) -> LogReceipt:  # noqa: ARG002
+        """Log the intent of a run before it starts: job, lock and key by digest, and `nonce` where there is one.
+
+        The receipt's body has the attempt's number and the time. Whoever calls this has appraised the run's
+        `enrolment`: a run in this process shows nothing that the process does not know. Raises `MalformedInput`.
         """
         return self.log.register(intent, self._now)
 

@@ -18,12 +18,13 @@ from pydantic import Field, StringConstraints
 from attest.canonical import JSON, Model
 from attest.digest import Digest, Hex32
 from attest.dsse import Base64
+from attest.evidence import Evidence
 from attest.log import LogReceipt
 
 Nonce = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){8,64}$")]
 Call = Literal["register", "salt-key", "certify", "assemble"]
 ORDER: tuple[Call, ...] = ("register", "salt-key", "certify", "assemble")
-MAX_QUESTION_BYTES: dict[Call, int] = {"register": 4096, "salt-key": 4096, "certify": 4096, "assemble": 7 << 20}
+MAX_QUESTION_BYTES: dict[Call, int] = {"register": 7 << 20, "salt-key": 4096, "certify": 4096, "assemble": 7 << 20}
 """How long each question may be, in bytes of its JSON text."""
 
 
@@ -35,8 +36,12 @@ class Notary(Protocol):
         """What auditors need to trust the lab: the bytes of its trusted root, JSON."""
         ...
 
-    def register(self, intent: Mapping[str, JSON]) -> LogReceipt:
-        """Log the intent of a run: `job_digest`, `lock_digest`, and `nonce` (text, or None)."""
+    def challenge(self) -> str:
+        """32 random bytes for the evidence of one run, hexadecimal: what bears them was made after they were."""
+        ...
+
+    def register(self, intent: Mapping[str, JSON], enrolment: Enrolment) -> LogReceipt:
+        """Log the intent of a run: `job_digest`, `lock_digest`, `key_digest`, and `nonce` (text, or None)."""
         ...
 
     def salt_key(self, job_digest: str) -> bytes:
@@ -63,8 +68,19 @@ class Intent(Model):
     """The job's digest."""
     lock_digest: Digest
     """The lockfile's digest."""
+    key_digest: Digest
+    """The digest of the boot key (SPKI, DER)."""
     nonce: Nonce | None = None
     """The relying party's nonce."""
+
+
+class Enrolment(Model):
+    """What a run shows of itself before it is registered."""
+
+    log: Base64 = Field(max_length=4 << 20)
+    """The boot's event log, lines of JSON."""
+    evidence: Evidence | None = None
+    """The evidence of the start, where there is hardware that speaks for it."""
 
 
 class Register(Model):
@@ -74,6 +90,8 @@ class Register(Model):
     """Which question this is."""
     intent: Intent
     """What is registered."""
+    enrolment: Enrolment
+    """What the run shows."""
 
 
 class SaltKey(Model):

@@ -13,6 +13,7 @@ from appliance.notary.protocol import (
     Assembled,
     Certificate,
     Certify,
+    Enrolment,
     Intent,
     Register,
     Salt,
@@ -31,8 +32,9 @@ M = TypeVar("M", bound=Model)
 class RemoteNotary:
     """A `Notary` on the other side of a channel. Raises what `ask` raises, `MalformedInput` for a wrong answer."""
 
-    def __init__(self, name: str, trusted_root: bytes, ask: Ask) -> None:
+    def __init__(self, name: str, trusted_root: bytes, challenge: str, ask: Ask) -> None:
         self._name = name
+        self._challenge = challenge
         self._trusted_root = trusted_root
         self._ask = ask
 
@@ -41,9 +43,13 @@ class RemoteNotary:
         """The lab's trusted root, as the other side gave it at the start."""
         return self._trusted_root
 
-    def register(self, intent: Mapping[str, JSON]) -> LogReceipt:
+    def challenge(self) -> str:
+        """The notary's random bytes for this run, as the other side gave them at the start."""
+        return self._challenge
+
+    def register(self, intent: Mapping[str, JSON], enrolment: Enrolment) -> LogReceipt:
         """Log the intent of the run. Whether the log holds it is for the bundle's reader to check."""
-        question = Register(intent=canonical.validate(Intent, dict(intent), "intent"))
+        question = Register(intent=canonical.validate(Intent, dict(intent), "intent"), enrolment=enrolment)
         return self._put(question, LogReceipt)
 
     def salt_key(self, job_digest: str) -> bytes:

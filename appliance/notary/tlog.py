@@ -85,10 +85,11 @@ class TransparencyLog(TileLog):
     def register(self, intent: Mapping[str, JSON], now: Clock) -> LogReceipt:
         """Log the intent of a run, and prove it. The log adds attempt number and time. Raises `MalformedInput`.
 
-        `intent` has `job_digest`, `lock_digest`, and `nonce` where the relying party gave one.
+        `intent` has `job_digest`, `lock_digest`, `key_digest`, and `nonce` where the relying party gave one.
         """
-        if surplus := set(intent) - {"job_digest", "lock_digest", "nonce"}:
-            raise MalformedInput("intent", f"expected job_digest, lock_digest and nonce, found {sorted(surplus)} too")
+        known = {"job_digest", "lock_digest", "key_digest", "nonce"}
+        if surplus := set(intent) - known:
+            raise MalformedInput("intent", f"expected {sorted(known)}, found {sorted(surplus)} too")
         with self.locked():
             spec = {
                 **{key: value for key, value in intent.items() if value is not None},

@@ -11,14 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from appliance import relay, run
 from appliance.boot import BootRefused
+from appliance.enrol import digest_of_key
 from appliance.notary.lab import Lab
 from attest import canonical, statement, transcript, verify
 from attest.cli import read_bundle
+from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, Exit, VerificationError, VitrineError
 from attest.policy import Policy
 from attest.verify import Verified
@@ -242,14 +245,23 @@ def test_no_worker_outlives_its_run(made: Made) -> None:
 
 
 def resign(made: Made, change: Callable[[dict[str, object]], None]) -> dict[str, bytes]:
-    """The bundle with another statement, validly signed, certified, logged and stamped by the same lab."""
+    """The bundle with another statement, validly registered, signed, certified, logged and stamped by the same lab."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
     files = read_bundle(made.bundle)
-    signed = canonical.loads(verified_payload(made))
+    signed: Any = canonical.loads(verified_payload(made))
+    key = ec.generate_private_key(ec.SECP256R1())
+    predicate, job = signed["predicate"], signed["predicate"]["job"]
+    digests = {"job_digest": job["digest"], "lock_digest": predicate["lock"]["digest"]}
+    receipt = made.lab.register(digests | {"key_digest": digest_of_key(key), "nonce": job["nonce"]})
+    files[verify.INTENT] = canonical.dump_model(receipt)
+    job |= {"attempt": receipt.intent.attempt, "intent_index": receipt.log_index}
+    predicate |= {"started": receipt.intent.time, "ended": receipt.intent.time}
+    for entry in predicate["files"]:
+        if entry["name"] == verify.INTENT:
+            entry |= {"digest": digest_of(files[verify.INTENT]), "size_bytes": len(files[verify.INTENT])}
     change(signed)
     payload = canonical.dumps(signed)
-    key = ec.generate_private_key(ec.SECP256R1())
     certificate = made.lab.certify(key.public_key(), check(made).identity)
     files[verify.SIGNATURE] = made.lab.seal_envelope(payload, statement.PAYLOAD_TYPE, key, certificate)
     return files
@@ -289,6 +301,8 @@ DIGEST = "sha256:" + "0" * 64
         ("complete", False),
         ("ended_by", "interrupted"),
         ("wall", "container"),
+        ("wall", "vm"),
+        ("evidence", ["tpm"]),
         ("container", {"image": DIGEST, "plan": DIGEST, "runtime": "runc"}),
         ("job.attempt", 99),
         ("job.nonce", "ff" * 16),
@@ -318,7 +332,7 @@ DIGEST = "sha256:" + "0" * 64
     ],
 )
 def test_lab_that_signs_a_false_manifest_is_caught(made: Made, path: str, value: object) -> None:
-    assert verify.verify(resign(made, lambda _signed: None), made.trusted_root).manifest == check(made).manifest
+    assert verify.verify(resign(made, lambda _signed: None), made.trusted_root).results == check(made).results
     with pytest.raises(VitrineError) as caught:
         verify.verify(resign(made, lie(path, value)), made.trusted_root)
     assert caught.value.exit_code in (Exit.REJECTED, Exit.MALFORMED)

@@ -11,10 +11,10 @@ from appliance.evals.suite import Suite
 from appliance.image.lock import ImageLock
 from appliance.image.recipe import ImageRecipe
 from attest.eventlog import Record
+from attest.evidence import Evidence
 from attest.job import Job
 from attest.lockfile import Lockfile
 from attest.log import LogReceipt
-from attest.machine import Evidence
 from attest.policy import Policy
 from attest.reference import ReferenceValues
 from attest.results import Results
@@ -28,12 +28,12 @@ MODELS = {
     "appraisal-policy": Policy,
     "engine-record": EngineRecord,
     "event": Record,
+    "evidence": Evidence,
     "image-lock": ImageLock,
     "image-recipe": ImageRecipe,
     "intent-receipt": LogReceipt,
     "job": Job,
     "lock": Lockfile,
-    "machine-evidence": Evidence,
     "reference-values": ReferenceValues,
     "results": Results,
     "sample": SampleRecord,

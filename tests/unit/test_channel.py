@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from appliance import run
 from appliance.enclave import delivery
 from appliance.enclave.channel import EnclaveFailure, Host, Service, Start
+from appliance.enrol import digest_of_key
 from appliance.frames import HEADER, ChannelError, Kind, Reader, pack
 from appliance.notary import lab as labs
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
-from appliance.notary.protocol import MAX_QUESTION_BYTES, ORDER, Notary
+from appliance.notary.protocol import MAX_QUESTION_BYTES, ORDER, Enrolment, Intent, Notary, Register
 from appliance.notary.remote import RemoteNotary
 from attest import canonical, dsse, statement, verify
 from attest.cli import read_bundle
@@ -35,6 +36,10 @@ from tests.conftest import Made, now, quiet
 
 JOB, LOCK, OTHER = (digest_of(name) for name in (b"job", b"lock", b"other"))
 EXPECTED = Expected(job_digest=JOB, nonce=None, wall="container")
+CHALLENGE = "5c" * 32
+KEY = ec.generate_private_key(ec.SECP256R1())
+SHOWN = Enrolment(log=b"what the boot measured")
+"""What a run without hardware that speaks for it shows of itself."""
 
 
 def entries(lab: Lab) -> int:
@@ -49,8 +54,13 @@ def leaves(lab: Lab) -> int:
 
 
 def register(**changes: Any) -> bytes:
-    intent = {"job_digest": JOB, "lock_digest": LOCK} | changes
-    return canonical.dumps({"call": "register", "intent": {k: v for k, v in intent.items() if v is not None}})
+    question = Register(intent=Intent.model_validate(intent(JOB, LOCK) | changes), enrolment=SHOWN)
+    return canonical.dump_model(question)
+
+
+def intent(job: str, lock: str, nonce: str | None = None) -> dict[str, Any]:
+    """The intent of a run whose boot key is `KEY`."""
+    return {"job_digest": job, "lock_digest": lock, "key_digest": digest_of_key(KEY), "nonce": nonce}
 
 
 def salt(job: str = JOB) -> bytes:
@@ -58,11 +68,9 @@ def salt(job: str = JOB) -> bytes:
 
 
 def certify(lab: Lab, key: ec.EllipticCurvePrivateKey | None = None, identity: str | None = None) -> bytes:
-    notary = RemoteNotary(lab.name, b"{}", asked := Asked())
+    notary = RemoteNotary(lab.name, b"{}", CHALLENGE, asked := Asked())
     with pytest.raises(StopAskingError):
-        notary.certify(
-            (key or ec.generate_private_key(ec.SECP256R1())).public_key(), identity or lab.identity("0" * 64)
-        )
+        notary.certify((key or KEY).public_key(), identity or lab.identity("0" * 64))
     return asked.question
 
 
@@ -85,7 +93,7 @@ class Asked:
 
 def test_both_sides_speak_of_the_same_notary(lab: Lab) -> None:
     """The lab itself and its proxy are both what a run asks."""
-    notaries: list[Notary] = [lab, RemoteNotary(lab.name, lab.trusted_root, Desk(lab, EXPECTED).answer)]
+    notaries: list[Notary] = [lab, RemoteNotary(lab.name, lab.trusted_root, CHALLENGE, Desk(lab, EXPECTED).answer)]
     assert [notary.trusted_root for notary in notaries] == [lab.trusted_root] * 2
     assert [notary.identity("0" * 64) for notary in notaries] == [lab.identity("0" * 64)] * 2
 
@@ -95,16 +103,13 @@ def test_whole_run_over_the_wall_is_the_one_of_the_lab(made: Made) -> None:
     files, old = read_bundle(made.bundle), verify.verify(read_bundle(made.bundle), made.trusted_root)
     expected = Expected(job_digest=old.manifest.job.digest, nonce=old.manifest.job.nonce, wall="process")
     desk = Desk(made.lab, expected)
-    notary = RemoteNotary(made.lab.name, made.trusted_root, desk.answer)
-    receipt = notary.register(
-        {"job_digest": expected.job_digest, "lock_digest": old.manifest.lock.digest, "nonce": expected.nonce}
-    )
+    notary = RemoteNotary(made.lab.name, made.trusted_root, CHALLENGE, desk.answer)
+    receipt = notary.register(intent(expected.job_digest, old.manifest.lock.digest, expected.nonce), SHOWN)
     assert notary.salt_key(expected.job_digest) == made.lab.salt_key(expected.job_digest)
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = notary.certify(key.public_key(), old.identity)
+    certificate = notary.certify(KEY.public_key(), old.identity)
     files[verify.INTENT] = canonical.dump_model(receipt)
     payload = again(files, receipt.intent.attempt, receipt.log_index, receipt.intent.time)
-    signature = key.sign(dsse.pae(statement.PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    signature = KEY.sign(dsse.pae(statement.PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
     files[verify.SIGNATURE] = notary.assemble(payload, statement.PAYLOAD_TYPE, signature, certificate)
     assert desk.done
     assert verify.verify(files, made.trusted_root).manifest.job.attempt == receipt.intent.attempt
@@ -181,14 +186,11 @@ def test_statement_about_anything_else_is_not_logged(made: Made, change: str) ->
     files, old = read_bundle(made.bundle), verify.verify(read_bundle(made.bundle), made.trusted_root)
     manifest = old.manifest
     desk = Desk(made.lab, Expected(manifest.job.digest, manifest.job.nonce, "process"))
-    notary = RemoteNotary(made.lab.name, made.trusted_root, desk.answer)
-    receipt = notary.register(
-        {"job_digest": manifest.job.digest, "lock_digest": manifest.lock.digest, "nonce": manifest.job.nonce}
-    )
+    notary = RemoteNotary(made.lab.name, made.trusted_root, CHALLENGE, desk.answer)
+    receipt = notary.register(intent(manifest.job.digest, manifest.lock.digest, manifest.job.nonce), SHOWN)
     notary.salt_key(manifest.job.digest)
-    key = ec.generate_private_key(ec.SECP256R1())
     identity = made.lab.identity("12" * 32) if change == "identity" else old.identity
-    certificate = notary.certify(key.public_key(), identity)
+    certificate = notary.certify(KEY.public_key(), identity)
     files[verify.INTENT] = canonical.dump_model(receipt)
     value = canonical.loads(again(files, receipt.intent.attempt, receipt.log_index, receipt.intent.time))
     predicate = value["predicate"]
@@ -202,10 +204,10 @@ def test_statement_about_anything_else_is_not_logged(made: Made, change: str) ->
         predicate["lock"]["digest"] = OTHER
     payload = canonical.dumps(value)
     signed = payload + b" " if change == "signature" else payload
-    signature = key.sign(dsse.pae(statement.PAYLOAD_TYPE, signed), ec.ECDSA(hashes.SHA256()))
+    signature = KEY.sign(dsse.pae(statement.PAYLOAD_TYPE, signed), ec.ECDSA(hashes.SHA256()))
     kind = "text/plain" if change == "type" else statement.PAYLOAD_TYPE
     if change == "certificate":
-        certificate = made.lab.certify(key.public_key(), identity)
+        certificate = made.lab.certify(KEY.public_key(), identity)
     before = entries(made.lab)
     with pytest.raises(VitrineError):
         notary.assemble(payload, kind, signature, certificate)
@@ -427,15 +429,15 @@ def test_progress_is_cleaned(lab: Lab, peer: Peer) -> None:
 )
 def test_inside_refuses_a_wrong_answer(lab: Lab, answer: bytes) -> None:
     with pytest.raises(MalformedInput, match="notary answer"):
-        RemoteNotary(lab.name, lab.trusted_root, lambda _question: answer).salt_key(JOB)
+        RemoteNotary(lab.name, lab.trusted_root, CHALLENGE, lambda _question: answer).salt_key(JOB)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=80))
 def test_inside_survives_any_answer(lab: Lab, answer: bytes) -> None:
-    notary = RemoteNotary(lab.name, lab.trusted_root, lambda _question: answer)
+    notary = RemoteNotary(lab.name, lab.trusted_root, CHALLENGE, lambda _question: answer)
     for call in (
-        lambda: notary.register({"job_digest": JOB, "lock_digest": LOCK, "nonce": None}),
+        lambda: notary.register(intent(JOB, LOCK), SHOWN),
         lambda: notary.certify(ec.generate_private_key(ec.SECP256R1()).public_key(), lab.identity("0" * 64)),
         lambda: notary.assemble(b"p", "t", b"s", b"c"),
     ):

@@ -23,6 +23,7 @@ from tests.conformance.clients.tampering import Forger
 
 JOB = "sha256:" + "1" * 64
 LOCK = "sha256:" + "2" * 64
+KEY = "sha256:" + "3" * 64
 
 
 class Scene:
@@ -211,7 +212,7 @@ def test_the_logs_key_was_in_use(scene: Scene) -> None:
 
 @pytest.fixture(scope="module")
 def receipt(scene: Scene) -> LogReceipt:
-    return scene.lab.register({"job_digest": JOB, "lock_digest": LOCK, "nonce": "00ff"})
+    return scene.lab.register({"job_digest": JOB, "lock_digest": LOCK, "key_digest": KEY, "nonce": "00ff"})
 
 
 def test_a_good_receipt(scene: Scene, receipt: LogReceipt) -> None:
@@ -242,7 +243,7 @@ def test_a_changed_receipt(scene: Scene, receipt: LogReceipt) -> None:
 
 def test_a_receipt_for_something_else(scene: Scene) -> None:
     """A signature's leaf, and an intent in another spelling, are in the log but are no intents."""
-    good = json.loads(scene.lab.register({"job_digest": JOB, "lock_digest": LOCK}).body)
+    good = json.loads(scene.lab.register({"job_digest": JOB, "lock_digest": LOCK, "key_digest": KEY}).body)
     for body in (_dated(good, "2026-02-31T00:00:00Z"), scene.entry.canonicalized_body, json.dumps(good).encode()):
         with scene.lab.log.locked():
             index = scene.lab.log.append(body)

@@ -1,31 +1,41 @@
-"""Evidence of a real boot (QEMU, OVMF, swtpm), recorded: accepted as it is, and refused with anything in it changed.
-
-`recorded_boot/` holds what one run of the small job left in `OUT.machine/`.
-"""
+"""Quotes of a real TPM (swtpm) that was told of a recorded boot: accepted, and refused with any part changed."""
 
 import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.enclave import measured, vm
-from appliance.image import measure
-from attest import canonical, machine, reference, tcglog
-from attest.digest import sha256
+from appliance.attester.machine import MachineAttester
+from appliance.enclave import vm
+from attest import binding, canonical, machine, reference, tcglog
+from attest.digest import digest_of, sha256
 from attest.errors import MalformedInput, VerificationError
-from attest.machine import Evidence
+from attest.machine import TpmEvidence
+from tests.tools import swtpm
 
-RECORDED = Path(__file__).parent / "recorded_boot"
-NONCE = measured.nonce_of("00112233445566778899aabbccddeeff")
+NONCE = bytes(range(32))
+INPUTS = sha256(b"the disk of inputs")
 
 
-def recorded(name: str = "start", **fields: object) -> Evidence:
-    """Recorded evidence, with some fields changed."""
-    value = json.loads((RECORDED / f"{name}.json").read_text())
-    return canonical.validate(Evidence, value | fields, "evidence")
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What the TPM says after a boot with a disk of inputs; once more after the application register was extended."""
+    with swtpm.started(tmp_path_factory.mktemp("tpm") / "state") as tpm:
+        swtpm.measured_boot(tpm)
+        tpm.extend(reference.APPLICATION, INPUTS)
+        attester = MachineAttester(tpm, swtpm.EVENT_LOG)
+        first = attester.report(NONCE).decode()
+        tpm.extend(reference.APPLICATION, sha256(b"results"))
+        yield {"first": first, "second": attester.report(NONCE).decode()}
+
+
+def changed(report: str, **fields: object) -> TpmEvidence:
+    """The evidence, with some fields changed."""
+    return canonical.validate(TpmEvidence, json.loads(report) | fields, "evidence")
 
 
 def text(data: bytes) -> str:
@@ -33,69 +43,90 @@ def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def test_recorded_evidence_is_accepted_and_is_of_its_image() -> None:
-    values = measure.load(RECORDED / "reference.json")
-    for name in ("start", "end"):
-        evidence = recorded(name)
+def test_evidence_of_a_known_image_is_accepted(reports: dict[str, str]) -> None:
+    values = reference.read((swtpm.RECORDED / "reference.json").read_bytes())
+    found = [changed(reports[name]) for name in ("first", "second")]
+    for evidence in found:
         machine.verify(evidence, NONCE)
-        found = evidence.values()
-        assert found[15] != bytes(32)
-        reference.compare(values, found | {15: bytes(32)})
-        with pytest.raises(VerificationError, match="register 15 has to stay empty"):
-            reference.compare(values, found)
-    start, end = recorded("start").values(), recorded("end").values()
-    assert {register for register in start if start[register] != end[register]} == {15}
+        reference.compare(values, evidence.values())
+        assert evidence.before == sha256(bytes(32), INPUTS).hex()
+    first, second = (evidence.values() for evidence in found)
+    assert {register for register in first if first[register] != second[register]} == {reference.APPLICATION}
+    assert canonical.dump_model(found[0]).decode() == reports["first"]
 
 
-def test_a_register_is_what_was_signed_and_what_the_log_explains() -> None:
-    values = json.loads((RECORDED / "start.json").read_text())["registers"]
+def test_another_image_is_named_by_its_registers(reports: dict[str, str]) -> None:
+    values = reference.read((swtpm.RECORDED / "reference.json").read_bytes())
+    found = changed(reports["first"]).values()
+    for register, said in ((4, "another boot file"), (11, "another kernel"), (12, "the host added"), (14, "stay")):
+        other = values.model_copy(update={"registers": values.registers | {str(register): "ab" * 32}})
+        with pytest.raises(VerificationError, match=f"register {register}.*{said}"):
+            reference.compare(other, found)
+
+
+def test_a_register_is_what_was_signed_and_what_the_log_explains(reports: dict[str, str]) -> None:
+    values = json.loads(reports["first"])["registers"]
     for register in range(16):
-        changed = values | {str(register): "ab" * 32}
         with pytest.raises(VerificationError, match="machine/registers"):
-            machine.verify(recorded(registers=changed), NONCE)
-    log = recorded().event_log
+            machine.verify(changed(reports["first"], registers=values | {str(register): "ab" * 32}), NONCE)
+    log = changed(reports["first"]).event_log
     events = tcglog.parse(log)
     at = log.index(events[-1].digest)
     with pytest.raises(VerificationError, match="machine/event-log"):
-        machine.verify(recorded(event_log=text(log[:at] + bytes(32) + log[at + 32 :])), NONCE)
+        machine.verify(changed(reports["first"], event_log=text(log[:at] + bytes(32) + log[at + 32 :])), NONCE)
 
 
-def test_another_nonce_and_another_time_are_refused() -> None:
-    with pytest.raises(VerificationError, match="machine/nonce"):
-        machine.verify(recorded(), sha256(NONCE))
-    end = json.loads((RECORDED / "end.json").read_text())
+def test_another_binding_and_another_moment_are_refused(reports: dict[str, str]) -> None:
+    with pytest.raises(VerificationError, match="machine/binding"):
+        machine.verify(changed(reports["first"]), sha256(NONCE))
+    later = json.loads(reports["second"])
     with pytest.raises(VerificationError, match="machine/signature"):
-        machine.verify(recorded(attested=end["attested"]), NONCE)
+        machine.verify(changed(reports["first"], attested=later["attested"]), NONCE)
     with pytest.raises(VerificationError, match="machine/registers"):
-        machine.verify(recorded(attested=end["attested"], signature=end["signature"]), NONCE)
+        machine.verify(changed(reports["first"], attested=later["attested"], signature=later["signature"]), NONCE)
 
 
 @pytest.mark.parametrize("field", ["key", "attested", "signature"])
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
-def test_a_flipped_bit_in_what_the_tpm_gave_is_refused(field: str, data: st.DataObject) -> None:
-    original: bytes = getattr(recorded(), field)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_flipped_bit_in_what_the_tpm_gave_is_refused(
+    reports: dict[str, str], field: str, data: st.DataObject
+) -> None:
+    original: bytes = getattr(changed(reports["first"]), field)
     bit = data.draw(st.integers(0, len(original) * 8 - 1))
-    changed = bytearray(original)
-    changed[bit // 8] ^= 1 << bit % 8
+    flipped = bytearray(original)
+    flipped[bit // 8] ^= 1 << bit % 8
     with pytest.raises((VerificationError, MalformedInput)):
-        machine.verify(recorded(**{field: text(bytes(changed))}), NONCE)
+        machine.verify(changed(reports["first"], **{field: text(bytes(flipped))}), NONCE)
 
 
 @pytest.mark.parametrize("field", ["key", "attested", "signature"])
-def test_bytes_that_are_cut_or_go_on_are_refused(field: str) -> None:
-    original: bytes = getattr(recorded(), field)
-    for changed in (original[:-1], original[: len(original) // 2], original + b"\0"):
+def test_bytes_that_are_cut_or_go_on_are_refused(reports: dict[str, str], field: str) -> None:
+    original: bytes = getattr(changed(reports["first"]), field)
+    for other in (original[:-1], original[: len(original) // 2], original + b"\0"):
         with pytest.raises((VerificationError, MalformedInput)):
-            machine.verify(recorded(**{field: text(changed)}), NONCE)
+            machine.verify(changed(reports["first"], **{field: text(other)}), NONCE)
 
 
-def test_fewer_registers_are_refused() -> None:
-    values = json.loads((RECORDED / "start.json").read_text())["registers"]
+def test_fewer_registers_are_refused(reports: dict[str, str]) -> None:
+    values = json.loads(reports["first"])["registers"]
     with pytest.raises(MalformedInput):
-        recorded(registers={name: value for name, value in values.items() if name != "23"})
+        changed(reports["first"], registers={name: value for name, value in values.items() if name != "23"})
     with pytest.raises(MalformedInput):
-        recorded(registers=values | {"24": "00" * 32})
+        changed(reports["first"], registers=values | {"24": "00" * 32})
+
+
+def test_what_a_quote_is_bound_to_differs_in_every_part() -> None:
+    key, statement = digest_of(b"key"), digest_of(b"statement")
+    bound = {
+        binding.binding("start", nonce=None, key=key, statement=statement),
+        binding.binding("end", nonce=None, key=key, statement=statement),
+        binding.binding("start", nonce="00" * 8, key=key, statement=statement),
+        binding.binding("start", nonce=None, key=statement, statement=statement),
+        binding.binding("start", nonce=None, key=key, statement=key),
+    }
+    assert len(bound) == 5
+    assert {len(value) for value in bound} == {32}
 
 
 def plan(**fields: object) -> vm.VmPlan:

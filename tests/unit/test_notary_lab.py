@@ -24,6 +24,7 @@ START = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 JOB = "sha256:" + "1" * 64
 OTHER_JOB = "sha256:" + "3" * 64
 LOCK = "sha256:" + "2" * 64
+KEY = "sha256:" + "3" * 64
 TYPE = "application/vnd.in-toto+json"
 PAYLOAD = b'{"subject":[]}'
 
@@ -287,14 +288,14 @@ def test_what_is_not_certified(lab: Lab, key: ec.EllipticCurvePrivateKey) -> Non
 def test_attempts_are_numbered_by_the_log(lab: Lab, path: Path, clock: Clock) -> None:
     assert lab.attempts(JOB) == 0
     for number in (1, 2, 3):
-        receipt = lab.register({"job_digest": JOB, "lock_digest": LOCK, "nonce": None})
+        receipt = lab.register({"job_digest": JOB, "lock_digest": LOCK, "key_digest": KEY, "nonce": None})
         assert receipt.intent.attempt == number
         assert (receipt.intent.time, receipt.intent.nonce) == ("2026-03-01T12:00:00Z", None)
         assert check_receipt(receipt, trust.read(lab.trusted_root).logs).attempt == number
-    assert lab.register({"job_digest": OTHER_JOB, "lock_digest": LOCK}).intent.attempt == 1
+    assert lab.register({"job_digest": OTHER_JOB, "lock_digest": LOCK, "key_digest": KEY}).intent.attempt == 1
     again = notary.open_lab(path, now=clock)
     assert (again.attempts(JOB), again.attempts(OTHER_JOB)) == (3, 1)
-    assert lab.register({"job_digest": JOB, "lock_digest": LOCK}).intent.attempt == 4
+    assert lab.register({"job_digest": JOB, "lock_digest": LOCK, "key_digest": KEY}).intent.attempt == 4
     assert again.attempts(JOB) == 4
 
 
@@ -303,12 +304,12 @@ def test_attempts_are_numbered_by_the_log(lab: Lab, path: Path, clock: Clock) ->
     [
         {},
         {"job_digest": JOB},
-        {"job_digest": "md5:1", "lock_digest": LOCK},
-        {"job_digest": JOB, "lock_digest": LOCK, "nonce": "XY"},
-        {"job_digest": JOB, "lock_digest": LOCK, "nonce": ""},
-        {"job_digest": JOB, "lock_digest": LOCK, "attempt": 1},
-        {"job_digest": JOB, "lock_digest": LOCK, "time": "2026-03-01T12:00:00Z"},
-        {"job_digest": [], "lock_digest": LOCK},
+        {"job_digest": "md5:1", "lock_digest": LOCK, "key_digest": KEY},
+        {"job_digest": JOB, "lock_digest": LOCK, "key_digest": KEY, "nonce": "XY"},
+        {"job_digest": JOB, "lock_digest": LOCK, "key_digest": KEY, "nonce": ""},
+        {"job_digest": JOB, "lock_digest": LOCK, "key_digest": KEY, "attempt": 1},
+        {"job_digest": JOB, "lock_digest": LOCK, "key_digest": KEY, "time": "2026-03-01T12:00:00Z"},
+        {"job_digest": [], "lock_digest": LOCK, "key_digest": KEY},
     ],
 )
 def test_other_intents_are_malformed(lab: Lab, intent: dict[str, object]) -> None:
@@ -320,10 +321,10 @@ def test_other_intents_are_malformed(lab: Lab, intent: dict[str, object]) -> Non
 def test_the_log_can_prove_that_it_only_grew(lab: Lab) -> None:
     from attest.checkpoint import check_checkpoint, check_consistency
 
-    lab.register({"job_digest": JOB, "lock_digest": LOCK})
+    lab.register({"job_digest": JOB, "lock_digest": LOCK, "key_digest": KEY})
     old = check_checkpoint(lab.log.note, lab.log.identity)
     for _ in range(5):
-        lab.register({"job_digest": JOB, "lock_digest": LOCK})
+        lab.register({"job_digest": JOB, "lock_digest": LOCK, "key_digest": KEY})
     new = check_checkpoint(lab.log.note, lab.log.identity)
     check_consistency(old, new, lab.log.consistency_proof(old.size))
 

@@ -1,11 +1,7 @@
 """The TPM client against a software TPM, and its quotes against the verifier."""
 
-import contextlib
 import hashlib
 import json
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +11,7 @@ from appliance.enclave import tpm_device
 from appliance.enclave.tpm_device import Tpm
 from attest import machine
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
+from tests.tools import swtpm
 
 NONCE = bytes(range(32))
 
@@ -22,21 +19,8 @@ NONCE = bytes(range(32))
 @pytest.fixture
 def tpm(tmp_path: Path) -> Iterator[Tpm]:
     """A fresh software TPM."""
-    if shutil.which("swtpm") is None:
-        pytest.skip("no swtpm: apt install swtpm")
-    path = tmp_path / "tpm"
-    command = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={tmp_path}", "--flags", "not-need-init,startup-clear"]
-    process = subprocess.Popen([*command, "--server", f"type=unixio,path={path}"])
-    try:
-        for _ in range(500):
-            with contextlib.suppress(EnvironmentProblem), tpm_device.open_socket(path) as device:
-                yield device
-                return
-            time.sleep(0.01)
-        pytest.fail("swtpm did not start")
-    finally:
-        process.kill()
-        process.wait()
+    with swtpm.started(tmp_path / "state") as device:
+        yield device
 
 
 def test_registers_are_extended_as_computed(tpm: Tpm) -> None:
@@ -53,10 +37,10 @@ def test_a_quote_verifies_and_binds_nonce_and_registers(tpm: Tpm) -> None:
     key = tpm.create_key()
     registers = tuple(range(16))
     quote = tpm.quote(key, NONCE, registers)
-    extra, selected, digest = machine.parse_quote(quote.attested)
-    assert (extra, selected) == (NONCE, registers)
-    assert digest == hashlib.sha256(b"".join(tpm.read(registers).values())).digest()
-    evidence = machine.Evidence.model_construct(
+    found = machine.parse_quote(quote.attested)
+    assert (found.extra, found.registers) == (NONCE, registers)
+    assert found.digest == hashlib.sha256(b"".join(tpm.read(registers).values())).digest()
+    evidence = machine.TpmEvidence.model_construct(
         key=key.public, attested=quote.attested, signature=quote.signature
     )  # only what the signature check reads
     machine._check_signature(evidence)

@@ -60,7 +60,7 @@ def sample(scratch: Path) -> tuple[Case, Forger]:
     artifact.write_bytes(b'{"score":"0.71"}\n')
     digest = "sha256:" + hashlib.sha256(b"job").hexdigest()
     for _ in range(2):
-        lab.register({"job_digest": digest, "lock_digest": digest})
+        lab.register({"job_digest": digest, "lock_digest": digest, "key_digest": digest})
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": "results.json", "digest": {"sha256": hashlib.sha256(artifact.read_bytes()).hexdigest()}}],

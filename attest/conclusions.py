@@ -1,0 +1,74 @@
+"""What follows from a verified bundle, and what does not: sentences for people, computed from its manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attest.manifest import ExecutionManifest
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the relying party gave to compare with."""
+
+    nonce: bool
+    """A nonce."""
+    lock: bool
+    """A lockfile."""
+    machine: str | None
+    """The image among the reference values given that the machine turned out to be."""
+
+
+def proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
+    """What follows from the checks of a bundle with this manifest, a sentence each."""
+    lines = [
+        "the holder of a key that the lab certified signed exactly these results, this transcript and this manifest",
+        "the signature was logged and time-stamped under the lab's trusted root",
+        f"the run was registered in the lab's log as attempt {manifest.job.attempt} at this job, before its signature",
+        "scores, intervals and claims follow from the transcript's records to the last digit",
+        "the boot log replays to registers that this lockfile predicts, and the certificate names them",
+    ]
+    if given.nonce:
+        lines.append("the run answers your nonce, so it was planned after you chose it")
+    if given.lock:
+        lines.append("the artifacts are those of the lockfile that you gave")
+    if manifest.evidence:
+        lines.append("one TPM quoted, in one boot, this key, boot and job at the start, and these results at the end")
+    if given.machine is not None:
+        lines.append(f"its registers are those of the image {given.machine}: firmware's boot path, kernel, root disk")
+    return tuple(lines)
+
+
+def not_proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
+    """What does not follow, a sentence each."""
+    lines = [
+        "that the lab's machine did what the boot log says: " + _hardware(manifest),
+        "that the lab's certificate authority, log and time-stamp authority are independent of one another",
+        "that the outputs come from the model: only a reproduction of the run shows that",
+        "anything about the quality of the model or of the suites",
+    ]
+    if manifest.lock.origin != "given":
+        lines.append("that anybody reviewed the lockfile: it was made for this run")
+    if manifest.evidence and given.machine is None:
+        lines.append("that a known image was booted: give its reference values with --reference to compare")
+    if not given.lock:
+        lines.append("that these are the artifacts you expect: give --lock to compare")
+    if not given.nonce:
+        lines.append("that the run is fresh: give the job a nonce, and --nonce here")
+    if not manifest.complete:
+        lines.append(f"anything about the samples that are missing: the run ended early ({manifest.ended_by})")
+    if manifest.job.attempt > 1:
+        lines.append(f"why there were {manifest.job.attempt - 1} earlier attempts at this job: ask the lab for them")
+    if varying := [report.model for report in manifest.determinism if report.differing]:
+        lines.append(f"that another batch or thread count would give these results: the logits of {varying} vary")
+    if manifest.container is not None:
+        lines.append("that this image and this plan were around the run: they are the word of the host that started it")
+    if any(section.level != "full" for section in manifest.seal):
+        lines.append("that every layer of the seal was there: at least one worker's seal was partial")
+    return tuple(lines)
+
+
+def _hardware(manifest: ExecutionManifest) -> str:
+    if not manifest.evidence:
+        return "no hardware evidence speaks for it"
+    return "nobody vouches for its TPM, which may be software that the lab controls"
