@@ -28,8 +28,8 @@ from attest.evidence import Evidence
 from attest.log import LogReceipt
 from attest.reference import ReferenceValues
 from tests.conftest import Made
-from tests.integration.test_run import resign
 from tests.tools import swtpm
+from tests.tools.resign import resign
 
 INPUTS = sha256(b"the disk of inputs")
 
@@ -139,9 +139,9 @@ def test_any_other_part_is_refused(quoted: Quoted, name: str, field: str) -> Non
 def test_a_lab_that_signs_other_evidence_is_caught(quoted: Quoted) -> None:
     """Validly registered and signed, by another boot key than the one that the TPM quoted."""
     with pytest.raises(VerificationError, match="machine/binding"):
-        quoted.verify(resign(quoted.made, lambda _signed: None))
+        quoted.verify(resign(quoted.made))
 
-    def strip(signed: Any) -> None:
+    def strip(signed: Any, _files: dict[str, bytes]) -> None:
         signed["predicate"]["evidence"] = []
         signed["predicate"]["files"] = [f for f in signed["predicate"]["files"] if f["name"] != verify.START]
 

@@ -15,7 +15,7 @@ from attest.determinism import CELLS
 from attest.errors import VerificationError, VitrineError
 from attest.policy import Policy
 from tests.conftest import ENGINES, SMALL_JOB, Made
-from tests.integration.test_run import resign
+from tests.tools.resign import resign
 
 pytestmark = pytest.mark.engine
 
@@ -133,7 +133,7 @@ Reports = list[dict[str, Any]]
     ],
 )
 def test_a_lab_that_signs_another_self_test_is_caught(made: Made, change: Callable[[Reports], object]) -> None:
-    def lie(signed: Any) -> None:
+    def lie(signed: Any, _files: dict[str, bytes]) -> None:
         change(signed["predicate"]["determinism"])
 
     with pytest.raises(VitrineError):

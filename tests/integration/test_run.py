@@ -17,15 +17,14 @@ import pytest
 
 from appliance import relay, run
 from appliance.boot import BootRefused
-from appliance.enrol import digest_of_key
 from appliance.notary.lab import Lab
-from attest import canonical, statement, transcript, verify
+from attest import transcript, verify
 from attest.cli import read_bundle
-from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, Exit, VerificationError, VitrineError
 from attest.policy import Policy
 from attest.verify import Verified
 from tests.conftest import ROOT, SMALL_JOB, Made, quiet
+from tests.tools.resign import Change, resign
 
 NONCE = "00112233445566778899aabbccddeeff"
 
@@ -244,46 +243,15 @@ def test_no_worker_outlives_its_run(made: Made) -> None:
     assert children(b"appliance.evals.worker") == []
 
 
-def resign(made: Made, change: Callable[[dict[str, object]], None]) -> dict[str, bytes]:
-    """The bundle with another statement, validly registered, signed, certified, logged and stamped by the same lab."""
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    files = read_bundle(made.bundle)
-    signed: Any = canonical.loads(verified_payload(made))
-    key = ec.generate_private_key(ec.SECP256R1())
-    predicate, job = signed["predicate"], signed["predicate"]["job"]
-    digests = {"job_digest": job["digest"], "lock_digest": predicate["lock"]["digest"]}
-    receipt = made.lab.register(digests | {"key_digest": digest_of_key(key), "nonce": job["nonce"]})
-    files[verify.INTENT] = canonical.dump_model(receipt)
-    job |= {"attempt": receipt.intent.attempt, "intent_index": receipt.log_index}
-    predicate |= {"started": receipt.intent.time, "ended": receipt.intent.time}
-    for entry in predicate["files"]:
-        if entry["name"] == verify.INTENT:
-            entry |= {"digest": digest_of(files[verify.INTENT]), "size_bytes": len(files[verify.INTENT])}
-    change(signed)
-    payload = canonical.dumps(signed)
-    certificate = made.lab.certify(key.public_key(), check(made).identity)
-    files[verify.SIGNATURE] = made.lab.seal_envelope(payload, statement.PAYLOAD_TYPE, key, certificate)
-    return files
-
-
-def verified_payload(made: Made) -> bytes:
-    """The signed bytes."""
-    from attest import trust
-
-    files = read_bundle(made.bundle)
-    return trust.verify_signature(files[verify.SIGNATURE], made.trusted_root, identity="https://*").payload
-
-
-def lie(path: str, value: object) -> Callable[[dict[str, object]], None]:
+def lie(path: str, value: object) -> Change:
     """A change of one value in the predicate, at a dotted path."""
 
-    def change(signed: dict[str, object]) -> None:
-        target: object = signed["predicate"]
+    def change(signed: Any, _files: dict[str, bytes]) -> None:
+        target = signed["predicate"]
         *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
         for part in parents:
-            target = target[part]  # type: ignore[index]
-        target[last] = value  # type: ignore[index]
+            target = target[part]
+        target[last] = value
 
     return change
 
@@ -332,7 +300,7 @@ DIGEST = "sha256:" + "0" * 64
     ],
 )
 def test_lab_that_signs_a_false_manifest_is_caught(made: Made, path: str, value: object) -> None:
-    assert verify.verify(resign(made, lambda _signed: None), made.trusted_root).results == check(made).results
+    assert verify.verify(resign(made), made.trusted_root).results == check(made).results
     with pytest.raises(VitrineError) as caught:
         verify.verify(resign(made, lie(path, value)), made.trusted_root)
     assert caught.value.exit_code in (Exit.REJECTED, Exit.MALFORMED)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from appliance import run, workers
 from appliance.seal import plan_for
-from attest import canonical, seal, statement, trust, verify
+from attest import canonical, seal, verify
 from attest.cli import read_bundle
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError, VitrineError
@@ -18,34 +17,31 @@ from attest.manifest import ExecutionManifest
 from attest.policy import Policy
 from attest.sealplan import SealPlan
 from tests.conftest import Made
+from tests.tools.resign import describe, resign
 
 ZERO = "sha256:" + "0" * 64
 
 
 def claimed(made: Made, change: Callable[[list[dict[str, Any]]], object]) -> dict[str, bytes]:
     """The bundle with changed workers in its seal report, and a manifest that fits to them; validly signed anew."""
-    files = read_bundle(made.bundle)
-    signature = trust.verify_signature(files[verify.SIGNATURE], made.trusted_root, identity="https://*")
-    signed = canonical.loads(signature.payload)
-    predicate, value = signed["predicate"], canonical.loads(files[verify.SEAL])
-    change(value["workers"])
-    for one in value["workers"]:
-        if "kind" in one["plan"]:
-            one["policy"] = canonical.validate(SealPlan, one["plan"], "plan").policy_digest()
-    data = files[verify.SEAL] = canonical.dumps(value)
-    entry = next(item for item in predicate["files"] if item["name"] == verify.SEAL)
-    entry.update(digest=digest_of(data), size_bytes=len(data))
-    for one, section in zip(value["workers"], predicate["seal"], strict=True):
-        states = {layer["state"] for layer in one["layers"]}
-        section.update(plan=digest_of(canonical.dumps(one["plan"])), policy=one["policy"], probes=len(one["probes"]))
-        section.update(level="full" if states == {"enforced"} else "partial")
-        section["violations"] = sum(probe["outcome"] == "allowed" for probe in one["probes"])
-    canonical.validate(ExecutionManifest, predicate, "manifest")
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = made.lab.certify(key.public_key(), signature.identity)
-    payload = canonical.dumps(signed)
-    files[verify.SIGNATURE] = made.lab.seal_envelope(payload, statement.PAYLOAD_TYPE, key, certificate)
-    return files
+
+    def told(signed: Any, files: dict[str, bytes]) -> None:
+        predicate, value = signed["predicate"], canonical.loads(files[verify.SEAL])
+        change(value["workers"])
+        for one in value["workers"]:
+            if "kind" in one["plan"]:
+                one["policy"] = canonical.validate(SealPlan, one["plan"], "plan").policy_digest()
+        data = files[verify.SEAL] = canonical.dumps(value)
+        describe(next(item for item in predicate["files"] if item["name"] == verify.SEAL), data)
+        for one, section in zip(value["workers"], predicate["seal"], strict=True):
+            states = {layer["state"] for layer in one["layers"]}
+            digest = digest_of(canonical.dumps(one["plan"]))
+            section.update(plan=digest, policy=one["policy"], probes=len(one["probes"]))
+            section.update(level="full" if states == {"enforced"} else "partial")
+            section["violations"] = sum(probe["outcome"] == "allowed" for probe in one["probes"])
+        canonical.validate(ExecutionManifest, predicate, "manifest")
+
+    return resign(made, told)
 
 
 def test_signed_anew_without_a_change_the_bundle_verifies(made: Made) -> None:
