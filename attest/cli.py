@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +9,10 @@ import typer
 from rich.table import Table
 
 from attest import canonical, console, policy, reference, statement, verify
+from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
 from attest.errors import MalformedInput
+from attest.files import read_file
 from attest.manifest import ExecutionManifest
 from attest.verify import Verified
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(capsule_app, name="capsule")
 MAX_ENTRIES = 64
 
 BundleArgument = Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]
@@ -104,21 +105,6 @@ def read_bundle(folder: Path) -> dict[str, bytes]:
             continue
         found[path.relative_to(folder).as_posix()] = read_file(path, verify.MAX_FILE_BYTES)
     return found
-
-
-def read_file(path: Path, max_bytes: int) -> bytes:
-    """A regular file's bytes. Raises `MalformedInput` for links, devices, pipes, and files that are too large."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise MalformedInput(str(path), f"expected a readable file, found: {error.strerror}") from None
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise MalformedInput(str(path), "expected a regular file, found something else")
-        if status.st_size > max_bytes:
-            raise MalformedInput(str(path), f"expected at most {max_bytes} bytes, found {status.st_size}")
-        return file.read()
 
 
 def _print_verdict(verified: Verified) -> None:
