@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from appliance.attester.protocol import Attester
 from appliance.boot import Booted
 from appliance.notary.protocol import Enrolment, Notary
-from attest import dsse, eventlog, job
+from attest import dsse, eventlog, evidence, job
 from attest.binding import StartStatement, binding
 from attest.digest import digest_of
 from attest.evidence import Evidence
@@ -37,6 +37,11 @@ class Enrolled:
     """The boot key."""
     attester: Attester | None = field(repr=False)
     """The hardware."""
+
+    @property
+    def image(self) -> str | None:
+        """The measurement of the machine's image, where hardware speaks."""
+        return evidence.image(self.start) if self.start else None
 
     def sign(self, payload_type: str, payload: bytes) -> bytes:
         """The boot key's signature, DER, over a payload of this type."""

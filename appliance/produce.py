@@ -74,7 +74,7 @@ def produce(parts: Parts, lab: Notary, out: Path) -> None:
     predicate = build_manifest(parts, files, salt_key)
     payload = canonical.dump_model(statement.make(predicate))
     measurement = eventlog.measurement(parts.booted.registers)
-    certificate = lab.certify(parts.enrolled.key.public_key(), lab.identity(measurement))
+    certificate = lab.certify(parts.enrolled.key.public_key(), lab.identity(measurement, parts.enrolled.image))
     signature = parts.enrolled.sign(statement.PAYLOAD_TYPE, payload)
     files[verify.SIGNATURE] = lab.assemble(payload, statement.PAYLOAD_TYPE, signature, certificate)
     if end := parts.enrolled.end(payload, predicate.results_digest):

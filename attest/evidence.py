@@ -119,6 +119,12 @@ def identify(evidence: Evidence, known: Sequence[ReferenceValues]) -> ReferenceV
     raise refused or RuntimeError("expected reference values to compare with, found none")
 
 
+def image(evidence: Evidence) -> str:
+    """The measurement of the image that the evidence is of, as in a certificate's identity."""
+    (item,) = evidence.items
+    return reference.image_of(item.registers)
+
+
 def _check_application(item: TpmEvidence, digests: Sequence[str]) -> None:
     value = bytes.fromhex(item.before)
     for digest in digests:

@@ -62,9 +62,12 @@ def is_lab_name(name: str) -> bool:
     return len(name) <= MAX_LAB_NAME and LAB_NAME.fullmatch(name) is not None
 
 
-def identity_uri(lab: str, measurement: str) -> str:
-    """The identity of an appliance: its lab, and the measurement of what it booted, in hexadecimal."""
-    return f"https://{lab}/appliance/{measurement}"
+def identity_uri(lab: str, measurement: str, image: str | None = None) -> str:
+    """The identity of an appliance: its lab, and the measurement of what it booted, in hexadecimal.
+
+    `image`: of a machine whose hardware speaks for it, the measurement of its image (`attest.reference.image_of`).
+    """
+    return f"https://{lab}{f'/machine/{image}' if image else ''}/appliance/{measurement}"
 
 
 def issuer_uri(lab: str) -> str:
@@ -74,9 +77,9 @@ def issuer_uri(lab: str) -> str:
 
 def issuer_of(identity: str) -> str:
     """The issuer that goes with an appliance's identity. Raises `VerificationError` (`identity-form`) for others."""
-    match = re.fullmatch(r"https://([^/]+)/appliance/[0-9a-f]{64,128}", identity)
+    match = re.fullmatch(r"https://([^/]+)(?:/machine/[0-9a-f]{64})?/appliance/[0-9a-f]{64,128}", identity)
     if not match or not is_lab_name(match[1]):
-        raise _refuse("identity-form", "https://lab/appliance/ and a measurement in hexadecimal", identity)
+        raise _refuse("identity-form", "https://LAB[/machine/IMAGE]/appliance/MEASUREMENT", identity)
     return issuer_uri(match[1])
 
 

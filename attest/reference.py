@@ -6,6 +6,7 @@ that a quote carries. Registers 0 to 3, 5 and 6 belong to the host's firmware an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -18,6 +19,8 @@ from attest.errors import MalformedInput, VerificationError
 START = bytes(32)
 MAX_BYTES = 1 << 20
 REGISTERS = 24
+IMAGE = (4, 9, 11)
+"""The registers that the image alone decides."""
 APPLICATION = 15
 """The register that what is run is extended into; everything below it belongs to the boot."""
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,2000}$")]
@@ -85,6 +88,14 @@ def read(data: bytes) -> ReferenceValues:
     if len(data) > MAX_BYTES:
         raise MalformedInput("reference values", f"expected at most {MAX_BYTES} bytes, found {len(data)}")
     return canonical.parse(ReferenceValues, data, "reference values")
+
+
+def image_of(registers: Mapping[str, str]) -> str:
+    """What a certificate's identity says of a machine: SHA-256 over the canonical JSON of the registers of its image.
+
+    These are registers 4, 9 and 11 (boot path, kernel with command line and root disk, boot file); 64 digits.
+    """
+    return sha256(canonical.dumps({str(register): registers[str(register)] for register in IMAGE})).hex()
 
 
 def replay(events: tuple[Measurement, ...]) -> dict[int, bytes]:

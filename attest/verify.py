@@ -11,7 +11,7 @@ The plan, whose numbers the code carries:
  6. The job is the one that the manifest names; its nonce is the one that the relying party gave.
  7. The lock is the one that the manifest names (and the one that the caller gave); the event log replays to the
     manifest's registers, and they are those that a boot with this lock must leave; the engine is the lock's.
- 8. The certificate's identity names that measurement.
+ 8. The certificate's identity names that measurement, and where hardware speaks for the run the machine's image.
  9. The intent was in the lab's log before the run: same job, same lock, same attempt.
 10. Every worker of the job reports a seal by the plan that the manifest names: a whole plan of the worker's kind with
     the lock's system call policy and, for a model, the environment that the engine's record asks for; its mandatory
@@ -134,11 +134,7 @@ def verify(
     # 7. The lock, the measured boot and the engine.
     log = _check_boot(files, manifest, lock)
     # 8. The identity.
-    measurement = eventlog.measurement(log.registers)
-    if not signature.identity.endswith(f"/appliance/{measurement}"):
-        raise VerificationError(
-            "identity", "measurement", expected=f".../appliance/{measurement}", found=signature.identity
-        )
+    _check_identity(files, signature.identity, manifest, log)
     # 9. The intent.
     _check_intent(files[INTENT], trusted_root, manifest, signature)
     # 10. The seals.
@@ -266,6 +262,17 @@ def _check_boot(files: Mapping[str, bytes], manifest: ExecutionManifest, given: 
     _equal("engine", "record", record.digest if record else None, manifest.engine.record)
     _equal("engine", "record-bytes", digest_of(files[ENGINE]), manifest.engine.record)
     return log
+
+
+def _check_identity(files: Mapping[str, bytes], identity: str, manifest: ExecutionManifest, log: EventLog) -> None:
+    wanted = f"/appliance/{eventlog.measurement(log.registers)}"
+    if manifest.evidence:
+        from attest import evidence
+
+        wanted = f"/machine/{evidence.image(evidence.read(files[START], 'start'))}{wanted}"
+    lab = identity.removeprefix("https://").partition("/")[0]
+    if identity != f"https://{lab}{wanted}":
+        raise VerificationError("identity", "measurement", expected=f"https://LAB{wanted}", found=identity)
 
 
 def _check_intent(data: bytes, trusted_root: bytes, manifest: ExecutionManifest, signature: VerifiedSignature) -> None:

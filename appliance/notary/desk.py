@@ -29,7 +29,7 @@ from appliance.notary.protocol import (
     Salt,
     SaltKey,
 )
-from attest import canonical, eventlog, statement
+from attest import canonical, eventlog, evidence, statement
 from attest.canonical import Model
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
@@ -68,6 +68,7 @@ class Desk:
         self._expected = expected
         self._asked = 0
         self._receipt: LogReceipt | None = None
+        self._measurement = ""
         self._identity = ""
         self._certificate = b""
         self._evidence: Evidence | None = None
@@ -123,13 +124,16 @@ class Desk:
             expected.appraise(question)
         elif question.enrolment.evidence is not None:
             raise _refused("evidence", "no evidence of hardware", question.enrolment.evidence.platforms)
-        self._evidence = question.enrolment.evidence
+        self._evidence = shown = question.enrolment.evidence
+        self._measurement = eventlog.measurement(eventlog.parse(question.enrolment.log).registers)
+        if expected.measurement is not None:
+            _equal("measurement", expected.measurement, self._measurement)
+        self._identity = self._notary.identity(self._measurement, evidence.image(shown) if shown else None)
         self._receipt = self._notary.register(intent.model_dump(mode="json"), question.enrolment)
         return self._receipt
 
     def _certify(self, question: Certify) -> Certificate:
-        if self._expected.measurement is not None:
-            _equal("identity", self._notary.identity(self._expected.measurement), question.identity)
+        _equal("identity", self._identity, question.identity)
         try:
             key = load_der_public_key(question.public_key)
         except (ValueError, UnsupportedAlgorithm) as error:
@@ -138,7 +142,6 @@ class Desk:
             raise MalformedInput("public key", f"expected a P-256 key, found {type(key).__name__}")
         registered = self._receipt.intent.key_digest if self._receipt else None
         _equal("key", registered, digest_of(question.public_key))
-        self._identity = question.identity
         self._certificate = self._notary.certify(key, question.identity)
         return Certificate(certificate=self._certificate)
 
@@ -162,7 +165,7 @@ class Desk:
         _equal("wall", self._expected.wall, manifest.wall)
         _equal("container", self._expected.container, manifest.container)
         _equal("evidence", self._evidence.platforms if self._evidence else (), manifest.evidence)
-        _equal("identity", self._notary.identity(eventlog.measurement(manifest.boot.registers)), self._identity)
+        _equal("registers", self._measurement, eventlog.measurement(manifest.boot.registers))
         if (manifest.lock.origin == "given") != (self._expected.lock_digest is not None):
             raise _refused("lock-origin", "what this side did about a lockfile", manifest.lock.origin)
 

@@ -101,9 +101,9 @@ class Lab:
         """The bytes of `public/trusted_root.json`."""
         return _read(self.path / "public" / "trusted_root.json")
 
-    def identity(self, measurement: str) -> str:
-        """The identity of an appliance by its measurement, 64 to 128 hexadecimal digits."""
-        identity = identity_uri(self.name, measurement)
+    def identity(self, measurement: str, image: str | None = None) -> str:
+        """The identity of an appliance by its measurement, 64 to 128 hexadecimal digits, and its machine's image."""
+        identity = identity_uri(self.name, measurement, image)
         issuer_of(identity)
         return identity
 

@@ -48,8 +48,8 @@ class Notary(Protocol):
         """The 32 bytes that blind the job's samples."""
         ...
 
-    def identity(self, measurement: str) -> str:
-        """The identity of an appliance by its measurement, 64 to 128 hexadecimal digits."""
+    def identity(self, measurement: str, image: str | None = None) -> str:
+        """The identity of an appliance by its measurement, 64 to 128 hexadecimal digits, and its machine's image."""
         ...
 
     def certify(self, public_key: ec.EllipticCurvePublicKey, identity: str) -> bytes:

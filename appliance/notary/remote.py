@@ -56,9 +56,9 @@ class RemoteNotary:
         """The 32 bytes that blind the job's samples."""
         return bytes.fromhex(self._put(SaltKey(job_digest=job_digest), Salt).salt_key)
 
-    def identity(self, measurement: str) -> str:
-        """The identity of an appliance of this lab by its measurement."""
-        return identity_uri(self._name, measurement)
+    def identity(self, measurement: str, image: str | None = None) -> str:
+        """The identity of an appliance of this lab by its measurement, and its machine's image."""
+        return identity_uri(self._name, measurement, image)
 
     def certify(self, public_key: ec.EllipticCurvePublicKey, identity: str) -> bytes:
         """A certificate (DER) of a P-256 key."""

@@ -145,7 +145,15 @@ def test_a_lab_that_signs_other_evidence_is_caught(quoted: Quoted) -> None:
         signed["predicate"]["evidence"] = []
         signed["predicate"]["files"] = [f for f in signed["predicate"]["files"] if f["name"] != verify.START]
 
+    # The certificate still names the machine, ...
     files = resign(quoted.made, strip)
+    del files[verify.START], files[verify.END]
+    with pytest.raises(VerificationError, match="identity/measurement"):
+        quoted.verify(files)
+    # ... and a bundle of no machine, by a lab that wants it so, is one that has no evidence at all.
+    plain = quoted.verify(quoted.files()).identity
+    lab = quoted.made.lab
+    files = resign(quoted.made, strip, lab.identity(plain.rpartition("/")[2]))
     with pytest.raises(VerificationError, match="files/evidence"):
         quoted.verify(files)
     del files[verify.START], files[verify.END]

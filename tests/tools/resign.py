@@ -17,7 +17,7 @@ Change = Callable[[Any, dict[str, bytes]], object]
 """Changes the statement, and files of the bundle."""
 
 
-def resign(made: Made, change: Change = lambda _signed, _files: None) -> dict[str, bytes]:
+def resign(made: Made, change: Change = lambda _signed, _files: None, identity: str | None = None) -> dict[str, bytes]:
     """The bundle, signed anew by another boot key after `change`; digests and sizes of changed files are brought up."""
     files = read_bundle(made.bundle)
     signature = trust.verify_signature(files[verify.SIGNATURE], made.trusted_root, identity="https://*")
@@ -34,7 +34,7 @@ def resign(made: Made, change: Change = lambda _signed, _files: None) -> dict[st
             describe(entry, files[verify.INTENT])
     change(signed, files)
     payload = canonical.dumps(signed)
-    certificate = made.lab.certify(key.public_key(), signature.identity)
+    certificate = made.lab.certify(key.public_key(), identity or signature.identity)
     files[verify.SIGNATURE] = made.lab.seal_envelope(payload, statement.PAYLOAD_TYPE, key, certificate)
     return files
 

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from attest import canonical, dsse, statement, verify
 from attest.cli import read_bundle
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError, VitrineError
+from attest.eventlog import EventLog, LockEvent, measurement
 from attest.statement import Statement
 from tests.conftest import Made, now, quiet
 
@@ -38,7 +40,9 @@ JOB, LOCK, OTHER = (digest_of(name) for name in (b"job", b"lock", b"other"))
 EXPECTED = Expected(job_digest=JOB, nonce=None, wall="container")
 CHALLENGE = "5c" * 32
 KEY = ec.generate_private_key(ec.SECP256R1())
-SHOWN = Enrolment(log=b"what the boot measured")
+LOG = EventLog().append(LockEvent(digest=LOCK, size_bytes=1, version=1))
+MEASUREMENT = measurement(LOG.registers)
+SHOWN = Enrolment(log=LOG.dump())
 """What a run without hardware that speaks for it shows of itself."""
 
 
@@ -70,7 +74,7 @@ def salt(job: str = JOB) -> bytes:
 def certify(lab: Lab, key: ec.EllipticCurvePrivateKey | None = None, identity: str | None = None) -> bytes:
     notary = RemoteNotary(lab.name, b"{}", CHALLENGE, asked := Asked())
     with pytest.raises(StopAskingError):
-        notary.certify((key or KEY).public_key(), identity or lab.identity("0" * 64))
+        notary.certify((key or KEY).public_key(), identity or lab.identity(MEASUREMENT))
     return asked.question
 
 
@@ -104,7 +108,9 @@ def test_whole_run_over_the_wall_is_the_one_of_the_lab(made: Made) -> None:
     expected = Expected(job_digest=old.manifest.job.digest, nonce=old.manifest.job.nonce, wall="process")
     desk = Desk(made.lab, expected)
     notary = RemoteNotary(made.lab.name, made.trusted_root, CHALLENGE, desk.answer)
-    receipt = notary.register(intent(expected.job_digest, old.manifest.lock.digest, expected.nonce), SHOWN)
+    receipt = notary.register(
+        intent(expected.job_digest, old.manifest.lock.digest, expected.nonce), Enrolment(log=files[verify.BOOT])
+    )
     assert notary.salt_key(expected.job_digest) == made.lab.salt_key(expected.job_digest)
     certificate = notary.certify(KEY.public_key(), old.identity)
     files[verify.INTENT] = canonical.dump_model(receipt)
@@ -157,7 +163,9 @@ def test_question_out_of_place_closes_the_desk(lab: Lab, questions: list[bytes],
 
 
 def test_lock_and_measurement_that_were_handed_in_are_the_only_ones(lab: Lab) -> None:
-    expected = Expected(JOB, None, "container", lock_digest=LOCK, measurement="ab" * 32)
+    expected = Expected(JOB, None, "container", lock_digest=LOCK, measurement=MEASUREMENT)
+    with pytest.raises(VerificationError, match="notary/measurement"):
+        Desk(lab, replace(expected, measurement="ab" * 32)).answer(register())
     with pytest.raises(VerificationError, match="notary/lock"):
         Desk(lab, expected).answer(register(lock_digest=OTHER))
     desk = Desk(lab, expected)
@@ -181,16 +189,17 @@ def test_key_that_is_not_ours_to_certify_is_refused(lab: Lab) -> None:
         desk.answer(certify(lab, identity="https://other.example/appliance/" + "0" * 64))
 
 
-@pytest.mark.parametrize("change", ["job", "attempt", "wall", "lock", "identity", "signature", "type", "certificate"])
+@pytest.mark.parametrize("change", ["job", "attempt", "wall", "lock", "registers", "signature", "type", "certificate"])
 def test_statement_about_anything_else_is_not_logged(made: Made, change: str) -> None:
     files, old = read_bundle(made.bundle), verify.verify(read_bundle(made.bundle), made.trusted_root)
     manifest = old.manifest
     desk = Desk(made.lab, Expected(manifest.job.digest, manifest.job.nonce, "process"))
     notary = RemoteNotary(made.lab.name, made.trusted_root, CHALLENGE, desk.answer)
-    receipt = notary.register(intent(manifest.job.digest, manifest.lock.digest, manifest.job.nonce), SHOWN)
+    receipt = notary.register(
+        intent(manifest.job.digest, manifest.lock.digest, manifest.job.nonce), Enrolment(log=files[verify.BOOT])
+    )
     notary.salt_key(manifest.job.digest)
-    identity = made.lab.identity("12" * 32) if change == "identity" else old.identity
-    certificate = notary.certify(KEY.public_key(), identity)
+    certificate = notary.certify(KEY.public_key(), old.identity)
     files[verify.INTENT] = canonical.dump_model(receipt)
     value = canonical.loads(again(files, receipt.intent.attempt, receipt.log_index, receipt.intent.time))
     predicate = value["predicate"]
@@ -200,6 +209,8 @@ def test_statement_about_anything_else_is_not_logged(made: Made, change: str) ->
         predicate["job"]["attempt"] += 1
     elif change == "wall":
         predicate["wall"] = "vm"
+    elif change == "registers":
+        predicate["boot"]["registers"]["model"] = "0" * 64
     elif change == "lock":
         predicate["lock"]["digest"] = OTHER
     payload = canonical.dumps(value)
@@ -207,7 +218,7 @@ def test_statement_about_anything_else_is_not_logged(made: Made, change: str) ->
     signature = KEY.sign(dsse.pae(statement.PAYLOAD_TYPE, signed), ec.ECDSA(hashes.SHA256()))
     kind = "text/plain" if change == "type" else statement.PAYLOAD_TYPE
     if change == "certificate":
-        certificate = made.lab.certify(KEY.public_key(), identity)
+        certificate = made.lab.certify(KEY.public_key(), old.identity)
     before = entries(made.lab)
     with pytest.raises(VitrineError):
         notary.assemble(payload, kind, signature, certificate)
