@@ -67,6 +67,7 @@ def issue(
     signed_by: ec.EllipticCurvePrivateKey | None = None,
     public: object = None,
     issuer_name: str | None = None,
+    serial: int | None = None,
 ) -> Issued:
     """A certificate; without an issuer, self-signed. `signed_by`, `public` and `issuer_name` make wrong ones."""
     own = key(common)
@@ -76,7 +77,7 @@ def issue(
         .subject_name(name(common))
         .issuer_name(above)
         .public_key(public or own.public_key())  # type: ignore[arg-type]
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial or x509.random_serial_number())
         .not_valid_before(NOW + timedelta(days=days[0]))
         .not_valid_after(NOW + timedelta(days=days[1]))
     )

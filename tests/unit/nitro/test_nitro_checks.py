@@ -121,7 +121,7 @@ def test_limits_of_the_fields_are_reached() -> None:
         {"cabundle": [b""]},
         {"cabundle": [bytes(1025)]},
         {"cabundle": [b"\x30\x00"]},
-        {"cabundle": [NSM.root] * 9},
+        {"cabundle": [b"x"] * 9},
         {"public_key": bytes(1025)},
         {"public_key": "text"},
         {"user_data": bytes(513)},
