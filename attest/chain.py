@@ -24,7 +24,14 @@ MAX_CHAIN = 8
 HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 """What a certificate or list may be signed over."""
 KNOWN_CRITICAL = (x509.BasicConstraints.oid, x509.KeyUsage.oid)
-UNREADABLE = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 """What `cryptography` raises for a certificate, list or response that it cannot read."""
 
 E = TypeVar("E", bound=x509.ExtensionType)

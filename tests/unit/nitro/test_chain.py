@@ -187,6 +187,11 @@ def test_bytes_that_are_no_certificate_or_list() -> None:
         chain.load(b"\x30\x00")
     with pytest.raises(MalformedInput, match="revocation list"):
         listed((b"\x30\x00",))
+    # A version that there is not: the library has an error of its own for it.
+    with pytest.raises(MalformedInput, match="version"):
+        chain.load(ROOT.der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09", 1))
+    with pytest.raises(MalformedInput, match="version"):
+        listed((LISTS[0].replace(b"\x02\x01\x01", b"\x02\x01\x07", 1),))
 
 
 @MUTATIONS
