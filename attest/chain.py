@@ -58,8 +58,9 @@ def verify(chain: Sequence[x509.Certificate], roots: Collection[bytes], *, now: 
     # 2. Each certificate for itself: time, a hash that holds, nothing critical that is not known here.
     for certificate in chain:
         _check_alone(certificate, now, layer)
-    # 3. Each below is issued by the one above, which may issue, and that many levels deep.
-    for depth, (certificate, issuer) in enumerate(pairwise(chain)):
+    # 3. From the root down, so that no key is used before it is certified: each is issued by the one above, which may
+    #    issue, and that many levels deep.
+    for depth, (certificate, issuer) in reversed(list(enumerate(pairwise(chain)))):
         _check_issuer(issuer, depth, layer)
         try:
             certificate.verify_directly_issued_by(issuer)

@@ -13,8 +13,11 @@ from xml.parsers import expat
 
 from attest.errors import MalformedInput
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
+"""Of a document: NVIDIA's manifests have 20 KiB."""
 MAX_DEPTH = 16
+MAX_NAMESPACES = 32
+"""In scope at once."""
 XML_PREFIXES = ("xml", "xmlns")
 TEXT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#xD;"})
 VALUE_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", '"': "&quot;", "\t": "&#x9;", "\n": "&#xA;", "\r": "&#xD;"})
@@ -82,15 +85,10 @@ class _Builder:
         if len(self.open) == MAX_DEPTH:
             self.refuse(f"expected at most {MAX_DEPTH} levels, found more")
         written = dict(zip(flat[::2], flat[1::2], strict=True))
-        scope = dict(self.open[-1].scope) if self.open else {}
-        for name, value in written.items():
-            if name == "xmlns":
-                scope[""] = value
-            elif name.startswith("xmlns:"):
-                self.declare(scope, name.removeprefix("xmlns:"), value)
+        scope = self.scope({name: value for name, value in written.items() if name.partition(":")[0] == "xmlns"})
         attributes: dict[tuple[str, str], tuple[str, str]] = {}
         for name, value in written.items():
-            if name == "xmlns" or name.startswith("xmlns:"):
+            if name.partition(":")[0] == "xmlns":
                 continue
             expanded = self.expand(name, scope, default="")
             if expanded in attributes:
@@ -100,11 +98,16 @@ class _Builder:
         (self.open[-1].children if self.open else self.root).append(element)
         self.open.append(element)
 
-    def declare(self, scope: dict[str, str], prefix: str, namespace: str) -> None:
-        """Bind a prefix."""
-        if prefix in XML_PREFIXES or not namespace:
-            self.refuse(f"expected no declaration of {prefix[:80]!r} as {namespace[:80]!r}")
-        scope[prefix] = namespace
+    def scope(self, declared: dict[str, str]) -> dict[str, str]:
+        """The namespaces in scope of an element with these declarations; without any, those of the one above."""
+        above = self.open[-1].scope if self.open else {}
+        scope = above | {name.partition(":")[2]: value for name, value in declared.items()} if declared else above
+        for prefix, namespace in scope.items() if declared else ():
+            if prefix in XML_PREFIXES or (prefix and not namespace):
+                self.refuse(f"expected no declaration of {prefix[:80]!r} as {namespace[:80]!r}")
+        if len(scope) > MAX_NAMESPACES:
+            self.refuse(f"expected at most {MAX_NAMESPACES} namespaces, found {len(scope)}")
+        return scope
 
     def expand(self, qualified: str, scope: dict[str, str], default: str) -> tuple[str, str]:
         """Namespace and local name of a name as written."""

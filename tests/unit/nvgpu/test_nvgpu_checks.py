@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.ocsp import OCSPCertStatus
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,12 +96,11 @@ def test_request_and_response_are_both_signed() -> None:
             nvgpu.authenticate(nvgpu.Evidence(bytes(changed), GPU.pem()), ENDORSEMENTS, now=NOW)
 
 
-def test_a_key_of_another_curve() -> None:
-    public = key("p256", ec.SECP256R1).public_key()
-    made = leaf(GPU.chain[1])
-    extension = (made.certificate.extensions[-1].value, False)
-    wrong = issue("leaf", GPU.chain[1], ca=None, key_usage=SIGNER, extensions=[extension], public=public)
-    assert code(with_leaf(wrong)) == "key"
+def test_a_key_of_another_curve_or_kind() -> None:
+    extension = (leaf(GPU.chain[1]).certificate.extensions[-1].value, False)
+    for public in (key("p256", ec.SECP256R1).public_key(), rsa.generate_private_key(65537, 2048).public_key()):
+        wrong = issue("leaf", GPU.chain[1], ca=None, key_usage=SIGNER, extensions=[extension], public=public)
+        assert code(with_leaf(wrong)) == "key"
 
 
 def test_firmware_identity() -> None:

@@ -4,7 +4,7 @@ import io
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,6 +128,10 @@ def test_xml_is_bounded() -> None:
     parse("<a>" + "x" * (xmltree.MAX_BYTES - 7) + "</a>")
     with pytest.raises(MalformedInput, match="at most"):
         parse("<a>" + "x" * (xmltree.MAX_BYTES - 6) + "</a>")
+    many = "".join(f" xmlns:p{number}='u'" for number in range(32))
+    parse(f"<a{many}><b xmlns:p0='v'/><b/></a>")
+    with pytest.raises(MalformedInput, match="at most 32 namespaces"):
+        parse(f"<a{many}><b xmlns:q='u'/></a>")
 
 
 # Signatures.
@@ -181,10 +185,10 @@ def test_a_signature_of_another_size() -> None:
         assert code(GOOD.replace(text, wrong)) == "rim_signature"
 
 
-def test_a_key_of_another_curve() -> None:
-    own = key("p256", ec.SECP256R1)
-    leaf = issue("p256 signer", CHAIN[1], ca=False, key_usage=SIGNER, public=own.public_key())
-    assert code(signed(tag(DRIVER, (1,)), [leaf, *CHAIN[1:]], own=CHAIN[0].key)) == "rim_key"
+def test_a_key_of_another_curve_or_kind() -> None:
+    for public in (key("p256", ec.SECP256R1).public_key(), rsa.generate_private_key(65537, 2048).public_key()):
+        leaf = issue("signer", CHAIN[1], ca=False, key_usage=SIGNER, public=public)
+        assert code(signed(tag(DRIVER, (1,)), [leaf, *CHAIN[1:]], own=CHAIN[0].key)) == "rim_key"
 
 
 @pytest.mark.parametrize(
