@@ -7,6 +7,7 @@ is a page of code; `lxml` has no Canonical XML 1.1, and the standard library onl
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 from xml.parsers import expat
@@ -19,6 +20,7 @@ MAX_DEPTH = 16
 MAX_NAMESPACES = 32
 """In scope at once."""
 XML_PREFIXES = ("xml", "xmlns")
+QUALIFIED = re.compile("[^:]+(:[^:]+)?")
 TEXT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#xD;"})
 VALUE_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", '"': "&quot;", "\t": "&#x9;", "\n": "&#xA;", "\r": "&#xD;"})
 
@@ -85,6 +87,9 @@ class _Builder:
         if len(self.open) == MAX_DEPTH:
             self.refuse(f"expected at most {MAX_DEPTH} levels, found more")
         written = dict(zip(flat[::2], flat[1::2], strict=True))
+        for name in (qualified, *written):
+            if not QUALIFIED.fullmatch(name):
+                self.refuse(f"expected a prefix and a local name, found {name[:80]!r}")
         scope = self.scope({name: value for name, value in written.items() if name.partition(":")[0] == "xmlns"})
         attributes: dict[tuple[str, str], tuple[str, str]] = {}
         for name, value in written.items():
@@ -114,7 +119,7 @@ class _Builder:
         prefix, colon, local = qualified.partition(":")
         if not colon:
             return default, qualified
-        if prefix not in scope or not local or ":" in local:
+        if prefix not in scope:
             self.refuse(f"expected a declared prefix, found {qualified[:80]!r}")
         return scope[prefix], local
 
