@@ -1,0 +1,1 @@
+"""Fakes that really sign, under roots of their own."""
