@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -140,8 +140,8 @@ def _check_algorithm(signed: x509.Certificate | x509.CertificateRevocationList) 
 
 def _check_list(crl: x509.CertificateRevocationList, root: x509.Certificate, now: datetime) -> None:
     _check_algorithm(crl)
-    key = root.public_key()
-    if not isinstance(key, rsa.RSAPublicKey) or not crl.is_signature_valid(key):
+    # Its key signed the intermediate certificate with RSA.
+    if not crl.is_signature_valid(cast("rsa.RSAPublicKey", root.public_key())):
         name = certificates.common_name(root.subject)
         raise VerificationError(LAYER, "crl-signature", expected=f"{name}'s signature", found="another")
     for extension in crl.extensions:

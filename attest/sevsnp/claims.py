@@ -84,13 +84,13 @@ class Claims(Model):
     """Of the report."""
     product: Product
     """The processor's product line, by AMD's certificate."""
-    processor: Processor | None
+    processor: Processor | None = None
     """The processor, by the report; None before version 3."""
     signing_key: Kind
     """What kind of key signed."""
-    provider: str | None
+    provider: str | None = None
     """Whom a VLEK was lent to; None for a VCEK."""
-    chip_id: Hex64 | None
+    chip_id: Hex64 | None = None
     """The chip; None where the host masks it."""
     vmpl: UInt32
     """The privilege level within the guest that asked for the report; 0 is the highest."""
@@ -108,15 +108,15 @@ class Claims(Model):
     """How the platform is set up; sorted."""
     host_data: Hex32
     """What the host had bound at launch."""
-    id_key_digest: Hex48 | None
+    id_key_digest: Hex48 | None = None
     """SHA-384 of the key that signed the guest's ID block; None without one."""
-    author_key_digest: Hex48 | None
+    author_key_digest: Hex48 | None = None
     """SHA-384 of the key that signed the ID key; None without one."""
     id_block: bool
     """Whether the ID block itself was given, and verified."""
     report_id: Hex32
     """The guest's id, fresh with each launch."""
-    migration_agent: Hex32 | None
+    migration_agent: Hex32 | None = None
     """The id of the guest that may migrate this one; None without one."""
     reported_tcb: Tcb
     """The versions that the signing key is derived from."""
@@ -130,9 +130,9 @@ class Claims(Model):
     """The SNP firmware that runs."""
     committed_firmware: Firmware
     """The SNP firmware below which it cannot be rolled back."""
-    launch_mitigations: Hex8 | None
+    launch_mitigations: Hex8 | None = None
     """Mitigations that were verified at launch, a bit each; None before version 5."""
-    current_mitigations: Hex8 | None
+    current_mitigations: Hex8 | None = None
     """Mitigations that are verified now, a bit each; None before version 5."""
     skipped: tuple[str, ...]
     """What authentication did not look at, a sentence each."""
