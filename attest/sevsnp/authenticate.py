@@ -44,6 +44,10 @@ class Authenticated:
     """Of `report.launch_tcb`."""
     id_block: bool
     """Whether an ID block was given, and verified."""
+    root: str
+    """The fingerprint of the ARK."""
+    valid_until: datetime
+    """When the first ends of the certificates and lists that were looked at."""
     skipped: tuple[str, ...]
     """What was not looked at, a sentence each."""
 
@@ -67,12 +71,12 @@ def authenticate(
     certificate = certificates.load(evidence.certificate)
     chip = certificates.read_chip(certificate)
     # 2. The chip's key is AMD's.
-    issuer, skipped = chain.verify(
+    path = chain.verify(
         certificate, endorsements, roots=roots, now=now, unsafe_without_revocation=unsafe_without_revocation
     )
     # 3. It was issued as the kind of key, and for the product, that its certificate says.
     between = "VLEK-" if chip.kind == "vlek" else ""
-    _expect("issuer-kind", f"SEV-{between}{chip.product}", certificates.common_name(issuer.subject))
+    _expect("issuer-kind", f"SEV-{between}{chip.product}", certificates.common_name(path.issuer.subject))
     # 4. It signed the report, and the report names no other kind of key.
     _check_signature("signature", chip.key, report.signature, report.signed, layout.WHAT)
     _expect("signing-key", report.signing_key, chip.kind)
@@ -91,7 +95,7 @@ def authenticate(
         report, chip,
         tcb.read(report.reported_tcb, chip.product), tcb.read(report.committed_tcb, chip.product),
         tcb.read(report.current_tcb, chip.product), tcb.read(report.launch_tcb, chip.product),
-        evidence.id_block is not None, skipped,
+        evidence.id_block is not None, path.root, path.valid_until, path.skipped,
     )  # fmt: skip
 
 

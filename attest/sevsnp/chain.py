@@ -7,6 +7,7 @@ names, signatures (RSA-PSS with SHA-384), validity, right to sign, and revocatio
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, cast
 
@@ -26,6 +27,20 @@ NOT_REVOKED_UNKNOWN: Final = "no revocation list was looked at: AMD may have rev
 _UNDERSTOOD = (x509.BasicConstraints, x509.KeyUsage)
 
 
+@dataclass(frozen=True)
+class Chain:
+    """A chain that was verified."""
+
+    issuer: x509.Certificate
+    """The ASK or ASVK that signed the chip's key."""
+    root: str
+    """The fingerprint of the ARK, one of those that were pinned."""
+    valid_until: datetime
+    """When the first ends of all that was looked at, certificates and lists."""
+    skipped: tuple[str, ...]
+    """What was not looked at, a sentence each."""
+
+
 def verify(
     leaf: x509.Certificate,
     endorsements: Endorsements,
@@ -33,8 +48,8 @@ def verify(
     roots: Collection[str],
     now: datetime,
     unsafe_without_revocation: bool,
-) -> tuple[x509.Certificate, tuple[str, ...]]:
-    """Verify the chain of `leaf`; the ASK or ASVK that signed it, and what was skipped, a sentence each.
+) -> Chain:
+    """Verify the chain of `leaf`, a VCEK's or VLEK's certificate, at the time `now`.
 
     Raises `VerificationError` (layer `sev-snp`), `MalformedInput`.
     """
@@ -56,24 +71,26 @@ def verify(
     for certificate, issuer in ((leaf, intermediate), (intermediate, root)):
         _check_authority(issuer)
         _check_signature(certificate, issuer)
+    ends = [certificate.not_valid_after_utc for certificate in (leaf, intermediate, root)]
     # 4. Neither ASK or ASVK nor ARK is revoked. AMD does not revoke chips: it raises the TCB that is to be required.
     lists = [crl for crl in map(certificates.load_crl, endorsements.crls) if crl.issuer == root.subject]
     if not lists:
         if unsafe_without_revocation:
-            return intermediate, (NOT_REVOKED_UNKNOWN,)
+            return Chain(intermediate, fingerprint, min(ends), (NOT_REVOKED_UNKNOWN,))
         raise VerificationError(
             LAYER, "crl-missing", expected=f"a list of {certificates.common_name(root.subject)}", found="none",
             advice="add the list of AMD's key service to the collateral",
         )  # fmt: skip
     for crl in lists:
-        _check_list(crl, root, now)
+        last = _check_list(crl, root, now)
         for certificate in (intermediate, root):
             if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
                 name = certificates.common_name(certificate.subject)
                 raise VerificationError(
                     LAYER, "revoked", expected="keys that are not revoked", found=f"{name}, revoked"
                 )
-    return intermediate, ()
+        ends.append(last)
+    return Chain(intermediate, fingerprint, min(ends), ())
 
 
 def _only(known: Iterable[x509.Certificate], name: x509.Name) -> x509.Certificate:
@@ -138,7 +155,7 @@ def _check_algorithm(signed: x509.Certificate | x509.CertificateRevocationList) 
         )
 
 
-def _check_list(crl: x509.CertificateRevocationList, root: x509.Certificate, now: datetime) -> None:
+def _check_list(crl: x509.CertificateRevocationList, root: x509.Certificate, now: datetime) -> datetime:
     _check_algorithm(crl)
     # Its key signed the intermediate certificate with RSA.
     if not crl.is_signature_valid(cast("rsa.RSAPublicKey", root.public_key())):
@@ -156,3 +173,4 @@ def _check_list(crl: x509.CertificateRevocationList, root: x509.Certificate, now
             found=f"one from {first.isoformat()} to {last.isoformat() if last else 'an open end'}",
             advice="fetch the list anew, or appraise as of a time within it",
         )  # fmt: skip
+    return last

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, StringConstraints
 
 from attest.canonical import Model
+from attest.digest import Digest
+from attest.manifest import Time
 from attest.sevsnp.authenticate import Authenticated
 from attest.sevsnp.certificates import Kind
 from attest.sevsnp.layout import GuestFlag, PlatformFlag
@@ -134,6 +136,10 @@ class Claims(Model):
     """Mitigations that were verified at launch, a bit each; None before version 5."""
     current_mitigations: Hex8 | None = None
     """Mitigations that are verified now, a bit each; None before version 5."""
+    root: Digest
+    """The fingerprint of the ARK that the evidence was authenticated with."""
+    valid_until: Time
+    """When the first ends of the certificates and revocation lists that were looked at."""
     skipped: tuple[str, ...]
     """What authentication did not look at, a sentence each."""
 
@@ -172,6 +178,8 @@ def claims(authenticated: Authenticated) -> Claims:
         committed_firmware=_named(Firmware, report.committed_firmware),
         launch_mitigations=_vector(report.launch_mitigations),
         current_mitigations=_vector(report.current_mitigations),
+        root=authenticated.root,
+        valid_until=authenticated.valid_until.strftime("%Y-%m-%dT%H:%M:%SZ"),
         skipped=authenticated.skipped,
     )
 

@@ -140,8 +140,32 @@ def test_a_skipped_revocation_is_recorded() -> None:
 
 
 def test_the_time_has_to_be_aware() -> None:
-    with pytest.raises(TypeError, match="naive"):
+    with pytest.raises(TypeError, match="expected an aware time"):
         Scene(now=datetime(2026, 3, 1)).decide()
+
+
+@pytest.mark.parametrize(
+    ("until", "changes"),
+    [
+        (30, {}),
+        (29, {"leaf": {"ends": NOW + 29 * DAY}}),
+        (28, {"ask": lambda: ask(MILAN, ends=NOW + 28 * DAY)}),
+        (27, {"ark": lambda: ark(MILAN, ends=NOW + 27 * DAY)}),
+        (26, {"crls": lambda: (MILAN.crl(), MILAN.crl(ends=NOW + 26 * DAY))}),
+        (300, {"crls": (), "unsafe": True}),
+    ],
+)
+def test_a_verdict_holds_until_the_first_document_ends(until: int, changes: dict[str, Any]) -> None:
+    scene = Scene(**{name: value() if callable(value) else value for name, value in changes.items()})
+    found = scene.decide()
+    assert found.valid_until == NOW + until * DAY
+    assert found.root == digest_of(scene.endorsements().certificates[0])
+
+
+def test_the_ends_of_a_time_belong_to_it() -> None:
+    ends = {"leaf": {"begins": NOW, "ends": NOW}, "crls": (MILAN.crl(begins=NOW, ends=NOW + DAY),)}
+    assert Scene(**ends).decide().valid_until == NOW
+    assert Scene(crls=(MILAN.crl(begins=NOW - DAY, ends=NOW),)).decide().valid_until == NOW
 
 
 AUTHORITY_BUT = {

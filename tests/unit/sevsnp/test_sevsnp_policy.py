@@ -23,7 +23,8 @@ GOOD = Claims(
     chip_id="55" * 64, vmpl=0, guest_svn=3, family_id="66" * 16, image_id="77" * 16, guest_flags=(),
     guest_abi=Abi(major=1, minor=51), platform_flags=("alias-check", "ecc"), host_data="33" * 32,
     id_key_digest="88" * 48, author_key_digest="99" * 48, id_block=False, report_id="44" * 32, reported_tcb=TCB,
-    committed_tcb=TCB, current_tcb=TCB, launch_tcb=TCB, firmware=FIRMWARE, committed_firmware=FIRMWARE, skipped=(),
+    committed_tcb=TCB, current_tcb=TCB, launch_tcb=TCB, firmware=FIRMWARE, committed_firmware=FIRMWARE,
+    root="sha256:" + "aa" * 32, valid_until="2027-01-01T00:00:00Z", skipped=(),
 )  # fmt: skip
 BASIC: dict[str, Any] = {"measurements": ("22" * 48,), "minimum_tcb": {"Milan": TCB}}
 

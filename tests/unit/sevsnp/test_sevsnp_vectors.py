@@ -16,7 +16,7 @@ from attest.canonical import dump_model, parse
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.sevsnp import Claims, Endorsements, Evidence, Policy, appraise, authenticate, claims
 from attest.sevsnp.certificates import load, read_chip, split
-from tests.tools import snp_vectors
+from tests.tools import protobuf, snp_vectors
 from tests.tools.snp_vectors import NOW, ROOTS, VECTORS
 
 EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
@@ -87,8 +87,18 @@ def test_what_the_reports_say(folder: Path, endorsements: Endorsements) -> None:
     assert genoa.processor is not None and (genoa.processor.family, genoa.processor.model) == (0x19, 0x11)
     assert genoa.launch_mitigations == genoa.current_mitigations == "0000000000000001"
     assert genoa.chip_id is not None and genoa.chip_id.startswith("d2421d976f95ce0b")
-    # The measurement that Oak publishes for this firmware, in its reference values.
-    assert genoa.measurements["launch"].startswith("c57729018b") and genoa.measurements["launch"].endswith("c4dc")
+    assert (genoa.root, genoa.valid_until) == (ROOTS["Genoa"], "2032-08-07T17:21:41Z")
+
+
+def test_measurements_are_those_that_oak_publishes(folder: Path, endorsements: Endorsements) -> None:
+    def measured(name: str) -> str:
+        return decide(snp_vectors.evidence(folder, VECTORS[name]), endorsements).measurements["launch"]
+
+    reference = (folder / "oak-genoa" / "genoa_oc_reference_values.binarypb").read_bytes()
+    assert measured("genoa-v5-oak-containers") == protobuf.at(reference, 2, 1, 1, 4, 3, 1, 18).hex()
+    # Oak's endorsement of its firmware names one measurement for each number of processors, in hexadecimal digits.
+    endorsed = (folder / "oak-milan-staging" / "milan_oc_staging_endorsements.binarypb").read_bytes()
+    assert measured("milan-v3-oak-containers").encode() in protobuf.at(endorsed, 2, 1, 2, 4)
 
 
 def test_the_reference_values_of_oak_accept_its_evidence(folder: Path, endorsements: Endorsements) -> None:
@@ -116,12 +126,16 @@ def test_the_turin_certificate_is_amds(folder: Path, endorsements: Endorsements)
     from attest.sevsnp import chain
 
     certificate = load((folder / "virtee-sev" / "vcek_turin.der").read_bytes())
-    issuer, _ = chain.verify(certificate, endorsements, roots=PINNED, now=NOW, unsafe_without_revocation=True)
+    path = chain.verify(certificate, endorsements, roots=PINNED, now=NOW, unsafe_without_revocation=True)
     found = read_chip(certificate)
     assert (found.product, found.kind, found.tcb.hex()) == ("Turin", "vcek", "0000000000000009")
     assert found.chip_id == bytes.fromhex("1e550a8ee5cf9f4d").ljust(64, b"\0")
     chained = split((folder / "virtee-sev" / "cert_chain_turin").read_bytes())
-    assert issuer == load(chained[0]) and set(chained) <= set(endorsements.certificates)
+    assert (
+        path.issuer == load(chained[0])
+        and path.root == ROOTS["Turin"]
+        and set(chained) <= set(endorsements.certificates)
+    )
 
 
 @pytest.mark.parametrize(("product", "name"), [(product, name) for product in ROOTS for name in ("ark", "ask")])
