@@ -37,7 +37,10 @@ _LEVELS: Final[dict[Product, tuple[int, ...]]] = {
 }
 _CHIP_ID_BYTES: Final[dict[Product, int]] = {"Milan": 64, "Genoa": 64, "Turin": 8}
 # Whatever `cryptography` raises for bytes that it cannot read; some of it only when a field is looked at.
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 
 Kind = Literal["vcek", "vlek"]
 
@@ -70,6 +73,7 @@ def load(data: bytes) -> x509.Certificate:
         _ = found.subject, found.issuer, found.extensions, found.public_key(), found.serial_number
         _ = found.not_valid_before_utc, found.not_valid_after_utc
         _ = found.signature_hash_algorithm, found.signature_algorithm_parameters
+    _check_end(data, found.signature, WHAT)
     return found
 
 
@@ -82,6 +86,7 @@ def load_crl(data: bytes) -> x509.CertificateRevocationList:
         _ = found.issuer, found.extensions, found.last_update_utc, found.next_update_utc
         _ = found.signature_hash_algorithm, found.signature_algorithm_parameters
         _ = [(entry.serial_number, entry.extensions) for entry in found]
+    _check_end(data, found.signature, WHAT_CRL)
     return found
 
 
@@ -128,6 +133,12 @@ def read_chip(certificate: x509.Certificate) -> ChipCertificate:
         der.ia5_string(_need(extensions, "5"), WHAT) if kind == "vlek" else None,
         key,
     )  # fmt: skip
+
+
+def _check_end(data: bytes, signature: bytes, what: str) -> None:
+    """A signature is a BIT STRING: no bits of its last byte may be declared unused, which nothing signed forbids."""
+    if not data.endswith(b"\0" + signature):
+        raise MalformedInput(what, "expected a signature of whole bytes, found unused bits")
 
 
 def _chip_id(value: bytes, product: Product) -> bytes:

@@ -312,3 +312,26 @@ def test_what_is_loaded_is_bounded(load: object) -> None:
         load(bytes(limit + 1))  # type: ignore[operator]
     with pytest.raises(MalformedInput, match="expected DER"):
         load(bytes(limit))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kind", ["certificate", "list"])
+def test_a_signature_has_one_spelling(kind: str) -> None:
+    """A bit that is zero can be declared unused without changing what is signed: found by mutating AMD's ASK."""
+    load = certificates.load if kind == "certificate" else certificates.load_crl
+    while True:
+        good = (
+            fake.Vendor().authority("SEV-{}", "ask", "ARK-{}", "ark") if kind == "certificate" else fake.Vendor().crl()
+        )
+        if good[-1] & 1 == 0:
+            break
+    signature = load(good).signature
+    assert good[-257:] == b"\0" + signature
+    with pytest.raises(MalformedInput, match="unused bits"):
+        load(good[:-257] + b"\x01" + signature)
+
+
+def test_a_version_that_x509_lacks_is_malformed(data: Path) -> None:
+    good = (data / "attestation" / "snp" / "trustee" / "test-vcek.der").read_bytes()
+    assert good[8:13] == bytes.fromhex("a003020102")
+    with pytest.raises(MalformedInput, match="version"):
+        certificates.load(good[:12] + b"\x03" + good[13:])
