@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cryptography.x509 import Certificate, ExtensionNotFound, ObjectIdentifier, UnrecognizedExtension
+from cryptography.x509 import Certificate, ExtensionNotFound, ObjectIdentifier
 
 from attest.errors import MalformedInput
 from attest.tdx import der
@@ -45,9 +45,7 @@ def read(certificate: Certificate) -> Pck:
         extension = certificate.extensions.get_extension_for_oid(EXTENSION).value
     except ExtensionNotFound:
         raise MalformedInput(WHAT, "expected Intel's SGX extension, found none") from None
-    if not isinstance(extension, UnrecognizedExtension):
-        raise MalformedInput(WHAT, "expected Intel's SGX extension, found another")
-    outer = der.items(extension.value)
+    outer = der.items(extension.public_bytes())
     if len(outer) != 1:
         raise MalformedInput(WHAT, f"expected one value in the extension, found {len(outer)}")
     fields = der.pairs(der.content(outer[0], der.SEQUENCE))
