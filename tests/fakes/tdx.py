@@ -7,6 +7,7 @@ arguments, or in the documents, so that a check behind a signature is reached.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import struct
 from dataclasses import dataclass, field, replace
@@ -361,3 +362,9 @@ def certification(kind: int, data: bytes) -> bytes:
 
 def pem(*certificates: x509.Certificate) -> bytes:
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
+
+
+@functools.cache
+def intel() -> Intel:
+    """One hierarchy for all tests that change nothing in it."""
+    return make()
