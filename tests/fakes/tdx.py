@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -368,3 +369,16 @@ def pem(*certificates: x509.Certificate) -> bytes:
 def intel() -> Intel:
     """One hierarchy for all tests that change nothing in it."""
     return make()
+
+
+def stored(folder: Path, name: str) -> Endorsements:
+    """The real Intel's collateral, as dcap-qvl stores it."""
+    fields = json.loads((folder / name).read_bytes())
+
+    def document(field: str) -> Signed:
+        signature = bytes.fromhex(fields[f"{field}_signature"])
+        return Signed(fields[field].encode(), signature, fields[f"{field}_issuer_chain"].encode())
+
+    root = (folder / "TrustedRootCA.der").read_bytes()
+    lists = bytes.fromhex(fields["root_ca_crl"]), bytes.fromhex(fields["pck_crl"])
+    return Endorsements(root, *lists, document("tcb_info"), document("qe_identity"))
