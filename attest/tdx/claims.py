@@ -10,7 +10,7 @@ from attest.digest import Digest
 from attest.errors import MalformedInput
 from attest.tdx import eventlog
 from attest.tdx.authenticate import Authenticated, Standing
-from attest.tdx.collateral import Advisory, EnclaveStatus, Status
+from attest.tdx.collateral import Advisory, EnclaveStatus, Status, Time
 from attest.tdx.eventlog import Event
 from attest.tdx.layout import Domain, Enclave
 
@@ -27,7 +27,7 @@ class TcbClaims(Model):
     """Of all its parts together."""
     platform: Status
     """Of hardware and firmware."""
-    module: EnclaveStatus | None
+    module: EnclaveStatus | None = None
     """Of the TDX module; None where it is part of the platform's level."""
     qe: EnclaveStatus
     """Of the quoting enclave."""
@@ -35,7 +35,7 @@ class TcbClaims(Model):
     """Intel's advisories that this status comes from."""
     evaluation_data_number: int
     """How recent the evaluation is."""
-    tcb_date: str
+    tcb_date: Time
     """The platform is free of what was published before this time."""
 
 
@@ -57,15 +57,15 @@ class IntelClaims(Model):
     """TD attributes, 8 bytes, or an enclave's flags, 8 bytes; as in memory, lowest byte first."""
     features: str
     """XFAM of a domain, XFRM of an enclave: processor features it may use, 8 bytes, lowest byte first."""
-    sept_ve_disable: bool | None
+    sept_ve_disable: bool | None = None
     """Whether the host cannot make memory vanish below the domain unnoticed; None for SGX."""
-    migratable: bool | None
+    migratable: bool | None = None
     """Whether a migration domain may move it to another machine; None for SGX."""
-    tee_tcb_svn: str | None
+    tee_tcb_svn: str | None = None
     """Versions of what the domain was started by, 16 bytes; None for SGX."""
-    isv_prod_id: int | None
+    isv_prod_id: int | None = None
     """An enclave's product, by its signer; None for TDX."""
-    isv_svn: int | None
+    isv_svn: int | None = None
     """An enclave's version, by its signer; None for TDX."""
     root: Digest
     """The root certificate that the quote was authenticated with."""
@@ -73,10 +73,10 @@ class IntelClaims(Model):
     """The kind of platform, 6 bytes."""
     ppid: str
     """Names the one platform, 16 bytes."""
-    tcb: TcbClaims | None
+    tcb: TcbClaims | None = None
     """What Intel says of the platform; None where that was not asked."""
-    valid_until: str
-    """When the first of the documents ends that the quote was authenticated with, ISO 8601."""
+    valid_until: Time
+    """When the first of the documents ends that the quote was authenticated with."""
     skipped: tuple[str, ...]
     """What was not checked, one sentence each."""
     explained: tuple[str, ...]
@@ -102,7 +102,7 @@ def claims(authenticated: Authenticated, events: Iterable[Event] = ()) -> IntelC
         fmspc=authenticated.pck.fmspc.hex(),
         ppid=authenticated.pck.ppid.hex(),
         tcb=None if authenticated.standing is None else _tcb(authenticated.standing),
-        valid_until=authenticated.valid_until.isoformat(),
+        valid_until=authenticated.valid_until.strftime("%Y-%m-%dT%H:%M:%SZ"),
         skipped=authenticated.skipped,
         explained=explained,
         **(_enclave(body) if isinstance(body, Enclave) else _domain(body, explained)),
@@ -131,8 +131,6 @@ def _domain(body: Domain, explained: tuple[str, ...]) -> dict[str, Any]:
         "sept_ve_disable": bool(bits >> SEPT_VE_DISABLE & 1),
         "migratable": bool(bits >> MIGRATABLE & 1),
         "tee_tcb_svn": body.tee_tcb_svn.hex(),
-        "isv_prod_id": None,
-        "isv_svn": None,
         "unexplained": tuple(name for name, value in registers.items() if any(value) and name not in explained),
     }
 
@@ -144,9 +142,6 @@ def _enclave(body: Enclave) -> dict[str, Any]:
         "debug": bool(body.attributes[0] & SGX_DEBUG),
         "attributes": body.attributes[:8].hex(),
         "features": body.attributes[8:].hex(),
-        "sept_ve_disable": None,
-        "migratable": None,
-        "tee_tcb_svn": None,
         "isv_prod_id": body.isv_prod_id,
         "isv_svn": body.isv_svn,
         "unexplained": (),
