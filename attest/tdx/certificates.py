@@ -40,7 +40,7 @@ PCK_NAMES = (PCK, PCK_AUTHORITIES, ROOT)
 SIGNER_NAMES = (TCB_SIGNER, ROOT)
 """Common names in the chain of who signs TCB info and identities."""
 MAX_BYTES = 1 << 16
-MAX_CRL_BYTES = 1 << 22
+MAX_CRL_BYTES = 1 << 20
 UNDERSTOOD = (BasicConstraints, KeyUsage)
 """Extensions that may be critical."""
 
