@@ -101,7 +101,7 @@ def _tcb(claims: IntelClaims, policy: Policy) -> Iterable[Line]:
     others = [advisory for advisory in claims.tcb.advisories if advisory not in policy.advisories]
     yield _line(
         "advisories",
-        f"none but {', '.join(policy.advisories) or 'none'}",
+        f"none but {', '.join(policy.advisories)}" if policy.advisories else "none",
         ", ".join(others) or "none",
         holds=not others,
         why="Each advisory is a flaw that somebody has to have judged.",

@@ -93,6 +93,7 @@ def test_documents_have_to_be_signed_as_they_are(field: str, code: str) -> None:
         replace(whole, body=whole.body + b" "),
         replace(whole, signature=tdx.sign(OTHER, whole.body)),
         replace(whole, signature=whole.signature + b"\0"),
+        replace(whole, signature=whole.signature[:32] + b"\0" + whole.signature[32:]),
         replace(whole, signature=whole.signature[:63]),
     ):
         assert code_of(INTEL.quote(DOMAIN), INTEL.endorsements(**{field: wrong})) == f"{code}-signature"

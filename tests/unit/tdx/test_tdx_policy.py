@@ -124,7 +124,12 @@ def test_every_rule_has_a_case() -> None:
     assert line_of(GOOD, "tdx.tcb-status", tcb_statuses=()).expected == "nothing"
     assert line_of(GOOD, "tdx.debug").expected == "no"
     assert line_of(GOOD, "tdx.debug", unsafe_debug=True).expected == "yes or no"
+    assert [line_of(item, "tdx.debug").found for item in (GOOD, claims_of(attributes(1)))] == ["no", "yes"]
     assert line_of(GOOD, "tdx.explained.rtmr0", explained=("rtmr0",)).found == "not explained"
+    advisories = line_of(GOOD, "tdx.advisories")
+    assert (advisories.expected, advisories.found) == ("none", "none")
+    advisories = line_of(at_level(8), "tdx.advisories", advisories=("INTEL-SA-00101", "INTEL-SA-00999"))
+    assert (advisories.expected, advisories.found) == ("none but INTEL-SA-00101, INTEL-SA-00999", "INTEL-SA-00105")
     with pytest.raises(VerificationError) as caught:
         require(appraise(GOOD, policy(measurements={"mrtd": ("00" * 48,)})))
     assert (caught.value.layer, caught.value.code) == ("appraisal", "tdx.measurement.mrtd")
@@ -184,6 +189,7 @@ def test_registers_that_a_log_explains() -> None:
     events = (Event(0, 4, b"\1" * 48, b""),)
     found = claims_of(tdx.domain(rtmrs=(eventlog.replay(events)[0], *[bytes(48)] * 3)), events)
     assert failing(found, explained=("rtmr0",)) == []
+    assert line_of(found, "tdx.explained.rtmr0", explained=("rtmr0",)).found == "explained"
     assert failing(found, explained=("rtmr0", "rtmr2")) == ["tdx.explained.rtmr2"]
 
 
