@@ -79,9 +79,9 @@ class IntelClaims(Model):
     """When the first of the documents ends that the quote was authenticated with."""
     skipped: tuple[str, ...]
     """What was not checked, one sentence each."""
-    explained: tuple[str, ...]
+    explained: tuple[str, ...] = ()
     """Registers that an event log replays to."""
-    unexplained: tuple[str, ...]
+    unexplained: tuple[str, ...] = ()
     """Registers that were extended, and that no event log explains."""
 
 
@@ -92,9 +92,12 @@ def claims(authenticated: Authenticated, events: Iterable[Event] = ()) -> IntelC
     """
     body = authenticated.quote.body
     events = tuple(events)
-    if isinstance(body, Enclave) and events:
+    if isinstance(body, Domain):
+        fields = _domain(body, eventlog.explain(events, body))
+    elif events:
         raise MalformedInput(eventlog.WHAT, "expected no event log with the quote of an enclave, found one")
-    explained = () if isinstance(body, Enclave) else eventlog.explain(events, body)
+    else:
+        fields = _enclave(body)
     return IntelClaims(
         quote_version=authenticated.quote.version,
         bound=body.report_data.hex(),
@@ -104,8 +107,7 @@ def claims(authenticated: Authenticated, events: Iterable[Event] = ()) -> IntelC
         tcb=None if authenticated.standing is None else _tcb(authenticated.standing),
         valid_until=authenticated.valid_until.strftime("%Y-%m-%dT%H:%M:%SZ"),
         skipped=authenticated.skipped,
-        explained=explained,
-        **(_enclave(body) if isinstance(body, Enclave) else _domain(body, explained)),
+        **fields,
     )
 
 
@@ -131,6 +133,7 @@ def _domain(body: Domain, explained: tuple[str, ...]) -> dict[str, Any]:
         "sept_ve_disable": bool(bits >> SEPT_VE_DISABLE & 1),
         "migratable": bool(bits >> MIGRATABLE & 1),
         "tee_tcb_svn": body.tee_tcb_svn.hex(),
+        "explained": explained,
         "unexplained": tuple(name for name, value in registers.items() if any(value) and name not in explained),
     }
 
@@ -144,7 +147,6 @@ def _enclave(body: Enclave) -> dict[str, Any]:
         "features": body.attributes[8:].hex(),
         "isv_prod_id": body.isv_prod_id,
         "isv_svn": body.isv_svn,
-        "unexplained": (),
     }
 
 
