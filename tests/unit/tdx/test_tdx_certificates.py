@@ -230,6 +230,14 @@ def test_what_cannot_be_read() -> None:
         certificates.load_crl(bytes(certificates.MAX_CRL_BYTES), "list")
 
 
+def test_a_certificate_whose_key_is_no_point() -> None:
+    whole = INTEL.leaf.public_bytes(Encoding.DER)
+    point = tdx.point(INTEL.pck_key)
+    assert certificates.load(whole, "leaf") == INTEL.leaf
+    with pytest.raises(MalformedInput, match="DER certificate"):
+        certificates.load(whole.replace(point, bytes(63) + b"\1"), "leaf")
+
+
 def test_the_end_of_an_appraisal_is_its_first_end() -> None:
     until = authenticate(QUOTE, INTEL.endorsements(), now=NOW).valid_until
     assert until == LIST_END
