@@ -95,6 +95,21 @@ def test_a_certificate_that_breaks_the_profile(intel: Intel, code: str) -> None:
     assert code_of(intel) == code
 
 
+def test_a_key_off_the_profile_without_lists_too() -> None:
+    other = authority(key=ec.generate_private_key(ec.SECP384R1()))
+    with pytest.raises(VerificationError) as caught:
+        authenticate(other.quote(tdx.domain()), other.endorsements(), now=NOW, unsafe_without_revocation=True)
+    assert caught.value.code == "certificate-key"
+
+
+@pytest.mark.parametrize(
+    ("intel", "words"), [(leaf(usage=None), "to sign data"), (authority(usage=None), "to sign certificates")]
+)
+def test_what_a_key_is_for_is_said(intel: Intel, words: str) -> None:
+    with pytest.raises(VerificationError, match=words):
+        authenticate(intel.quote(tdx.domain()), intel.endorsements(), now=NOW)
+
+
 def test_both_authorities_of_platforms() -> None:
     processor = authority(tdx.PROCESSOR)
     lists = {"pck_crl": tdx.revocations(tdx.PROCESSOR, INTEL.authority_key)}
