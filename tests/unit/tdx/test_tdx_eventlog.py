@@ -133,7 +133,10 @@ def test_logs_of_dstack_out_of_form(data: bytes) -> None:
 def test_dstacks_own_events_are_measured_by_name_and_content() -> None:
     head = struct.pack("<I", DSTACK_RUNTIME)
     digest = sha384(head + b":app-id:" + b"\1\2").digest()
-    assert Event(3, DSTACK_RUNTIME, digest, b"\1\2", "app-id").measured
+    right = Event(3, DSTACK_RUNTIME, digest, b"\1\2", "app-id")
+    assert right.measured
+    body = layout.parse_domain(tdx.domain(rtmrs=(bytes(48),) * 3 + (eventlog.replay([right])[3],)))
+    assert eventlog.explain([right], body) == ("rtmr3",)
     for wrong in (
         Event(3, DSTACK_RUNTIME, digest, b"\1\3", "app-id"),
         Event(3, DSTACK_RUNTIME, digest, b"\1\2", "app-ie"),
