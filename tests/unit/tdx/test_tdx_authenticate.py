@@ -154,6 +154,11 @@ def test_documents_out_of_form(change: dict[str, Any]) -> None:
         authenticate(INTEL.quote(DOMAIN), with_info(**change), now=NOW)
 
 
+def test_an_identity_out_of_form() -> None:
+    with pytest.raises(MalformedInput, match="enclave identity"):
+        authenticate(INTEL.quote(DOMAIN), with_identity(unknown=1), now=NOW)
+
+
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"", b"{", b'{"version": 3, "version": 3}'])
 def test_documents_that_are_none(body: bytes) -> None:
     for field in ("tcb_info", "qe_identity"):
