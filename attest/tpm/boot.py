@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
+
+from pydantic import Field
 
 from attest.canonical import Model
 from attest.digest import Hex32
@@ -48,8 +50,8 @@ class Program(Model):
 class Load(Model):
     """What a boot loader, systemd-stub or the kernel's stub measured (EV_IPL, EV_EVENT_TAG)."""
 
-    register: int
-    """The register that it extended."""
+    register_: Annotated[int, Field(alias="register")]
+    """The register that it extended; `register` on the wire."""
     digest: str
     """The digest, in the bank's hash, hexadecimal digits."""
     text: str
