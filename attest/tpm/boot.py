@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Annotated, Final
+from typing import Final
 from uuid import UUID
 
 from pydantic import Field
@@ -50,7 +50,7 @@ class Program(Model):
 class Load(Model):
     """What a boot loader, systemd-stub or the kernel's stub measured (EV_IPL, EV_EVENT_TAG)."""
 
-    register_: Annotated[int, Field(alias="register")]
+    register_: int = Field(alias="register")
     """The register that it extended; `register` on the wire."""
     digest: str
     """The digest, in the bank's hash, hexadecimal digits."""
