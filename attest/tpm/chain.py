@@ -10,9 +10,11 @@ Source: RFC 5280, 6.1; TCG EK Credential Profile for TPM 2.0, version 2.5, 3.2 (
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Final, Literal
 
 from cryptography import x509
@@ -94,6 +96,9 @@ def read(data: bytes, what: str) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(data)
         certificate.public_key()
         list(certificate.extensions)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # names of more than 64 characters, which real authorities have
+            certificate.subject, certificate.issuer  # noqa: B018 - read once, kept by the certificate
         return certificate
     except BROKEN as error:
         raise MalformedInput(what, f"expected a certificate in DER: {str(error)[:200]}") from None
@@ -116,24 +121,16 @@ def verify(
     roots = [(root, read(root.certificate, "root certificate")) for root in endorsements.roots]
     between = [read(item, "intermediate certificate") for item in (*above, *endorsements.intermediates)]
     lists = [_read_list(item) for item in endorsements.revocation_lists]
+    # 1. A path of signatures to a root.
+    path = _path(leaf, between, [item for _, item in roots])
+    # 2. Each certificate holds now; each issuer may issue; nothing was taken back.
     skipped: tuple[str, ...] = ()
-    certificate, below = leaf, 0
-    _check(certificate, now)
-    while (found := _issued_by(certificate, [item for _, item in roots])) is None:
-        issuer = _issued_by(certificate, between)
-        if issuer is None or below == MAX_PATH:
-            raise VerificationError(
-                "tpm", "chain", expected="a path to a pinned root", found=f"no issuer {_issuer(certificate)}",
-                advice="pin the manufacturer's root, or add the certificate between",
-            )  # fmt: skip
-        _check(issuer, now)
+    for certificate in path:
+        _check(certificate, now)
+    for below, (certificate, issuer) in enumerate(pairwise(path)):
         _check_authority(issuer, below)
         skipped += _check_revocation(certificate, issuer, lists, now, unsafe_without_revocation)
-        certificate, below = issuer, below + 1
-    _check(found, now)
-    _check_authority(found, below)
-    skipped += _check_revocation(certificate, found, lists, now, unsafe_without_revocation)
-    root = next(root for root, item in roots if item == found)
+    root = next(root for root, item in roots if item == path[-1])
     return Verified(leaf, root, skipped)
 
 
@@ -162,6 +159,23 @@ def usages(certificate: x509.Certificate) -> tuple[x509.KeyUsage | None, set[str
         if isinstance(extension.value, x509.ExtendedKeyUsage):
             extended = {oid.dotted_string for oid in extension.value}
     return usage, extended
+
+
+def _path(
+    leaf: x509.Certificate, between: list[x509.Certificate], roots: list[x509.Certificate]
+) -> list[x509.Certificate]:
+    """`leaf`, the issuers above it, and a root."""
+    path = [leaf]
+    while len(path) <= MAX_PATH:
+        if (root := _issued_by(path[-1], roots)) is not None:
+            return [*path, root]
+        if (issuer := _issued_by(path[-1], between)) is None:
+            break
+        path.append(issuer)
+    raise VerificationError(
+        "tpm", "chain", expected="a path to a pinned root", found=f"none beyond {_issuer(path[-1])}",
+        advice="pin the manufacturer's root, or add the certificate between",
+    )  # fmt: skip
 
 
 def _issued_by(certificate: x509.Certificate, candidates: list[x509.Certificate]) -> x509.Certificate | None:

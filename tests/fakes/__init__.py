@@ -1,0 +1,1 @@
+"""Fake hardware that really signs, with synthetic roots."""
