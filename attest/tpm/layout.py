@@ -11,7 +11,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
@@ -305,12 +304,9 @@ def _rsa(reader: Reader) -> rsa.RSAPublicKey:
     if bits not in RSA_BITS or exponent not in (0, 65537):  # 0 stands for 65537
         raise Unsupported("TPM key", f"expected RSA of {RSA_BITS} bits and 65537, found {bits} and {exponent}")
     number = int.from_bytes(modulus, "big")
-    if len(modulus) != bits // 8 or number.bit_length() != bits:
-        raise reader.malformed(f"expected a modulus of {bits} bits")
-    try:
-        return rsa.RSAPublicNumbers(65537, number).public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        raise reader.malformed("expected an RSA modulus") from None
+    if len(modulus) != bits // 8 or number.bit_length() != bits or not number & 1:
+        raise reader.malformed(f"expected an odd modulus of {bits} bits")
+    return rsa.RSAPublicNumbers(65537, number).public_key()
 
 
 def _ecc(reader: Reader) -> ec.EllipticCurvePublicKey:
@@ -320,5 +316,5 @@ def _ecc(reader: Reader) -> ec.EllipticCurvePublicKey:
     x, y = (int.from_bytes(reader.sized(), "big") for _ in range(2))
     try:
         return ec.EllipticCurvePublicNumbers(x, y, CURVES[curve]()).public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except ValueError:
         raise reader.malformed("expected a point on the curve") from None
