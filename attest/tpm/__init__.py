@@ -13,6 +13,8 @@ Not proven:
   whoever can open the machine; and firmware measures itself;
 - what ran after a measurement: a program that was measured and then taken over keeps its measurement;
 - that a certificate was not taken back after the revocation list that was looked at;
+- with a certificate of the key: that the key has the attributes beside it; that is its issuer's word, while a challenge
+  covers them;
 - what an event says where it is a hint (paths, names): only its digest was measured.
 """
 

@@ -31,6 +31,8 @@ SCHEMES: Final[dict[int, Scheme]] = {0x0014: "rsassa", 0x0016: "rsapss", 0x0018:
 NULL, RSA, AES, CFB, ECC = 0x0010, 0x0001, 0x0006, 0x0043, 0x0023
 CURVES: Final[dict[int, type[ec.SECP256R1 | ec.SECP384R1]]] = {0x0003: ec.SECP256R1, 0x0004: ec.SECP384R1}
 RSA_BITS: Final = (2048, 3072, 4096)
+RESERVED: Final = 0xFFF0F009
+"""Bits of TPMA_OBJECT that mean nothing, and are zero (8.3)."""
 REGISTERS: Final = 24
 MAX_SELECTIONS: Final = 8
 
@@ -188,6 +190,8 @@ def public_area(data: bytes) -> PublicArea:
     """The key in a TPMT_PUBLIC. Raises `MalformedInput`, `Unsupported`."""
     reader = Reader(data, "TPM key", ">")
     kind, name_hash, attributes = reader.number("H"), _hash(reader), reader.number("I")
+    if attributes & RESERVED:
+        raise reader.malformed(f"expected attributes of a key, found {attributes:#010x}")
     policy = reader.sized()
     if kind not in (RSA, ECC):
         raise Unsupported("TPM key", f"expected RSA or ECC, found type {kind:#06x}")

@@ -65,6 +65,7 @@ def test_a_statement_is_read() -> None:
     [
         (change(PUBLIC, 0, b"\0\x08"), Unsupported),  # a keyed hash
         (change(PUBLIC, 2, b"\0\x12"), Unsupported),  # named with SM3
+        (change(PUBLIC, 4, b"\1"), MalformedInput),  # an attribute that there is none of
         (change(PUBLIC, 10, b"\0\x26"), Unsupported),  # Camellia
         (change(PUBLIC, 12, b"\0\x1a"), Unsupported),  # ECDAA
         (change(PUBLIC, 12, b"\0\x14"), MalformedInput),  # RSASSA of an ECC key

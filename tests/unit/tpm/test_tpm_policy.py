@@ -81,6 +81,9 @@ def test_every_rule_is_shown_and_holds() -> None:
 
 def test_the_default_is_strict() -> None:
     assert failed(policy=Policy()) == []
+    assert [line.rule for line in appraise(CLAIMS, Policy())] == [
+        "tpm.kind", "tpm.skipped", "tpm.debug", "tpm.quoted", "tpm.explained", "tpm.secure-boot",
+    ]  # fmt: skip
     assert failed(with_(kind="software"), Policy()) == ["tpm.kind"]
     assert failed(with_(kind="unknown"), Policy()) == ["tpm.kind"]
     assert failed(with_(debug=True), Policy()) == ["tpm.debug"]
@@ -151,6 +154,26 @@ def test_another_bank_is_not_looked_at() -> None:
 def test_a_policy_is_read_strictly(value: dict[str, object]) -> None:
     with pytest.raises(MalformedInput):
         canonical.validate(Policy, value, "policy")
+
+
+def texts(rule: str, claims: Claims = CLAIMS, policy: Policy = STRICT) -> tuple[str, str]:
+    """What a line says."""
+    (line,) = [line for line in appraise(claims, policy) if line.rule == rule]
+    return line.expected, line.found
+
+
+def test_a_line_says_what_was_expected_and_found() -> None:
+    assert texts("tpm.debug") == ("no debugger", "no debugger")
+    assert texts("tpm.debug", with_(debug=True), Policy(unsafe_debug=True)) == ("any", "a debugger")
+    assert texts("tpm.skipped") == ("nothing left unchecked", "nothing")
+    assert texts("tpm.quoted")[0] == "sha256 registers 0, 1, 2, 3, 4, 5, 6, 7"
+    assert texts("tpm.manufacturer", with_(manufacturer=None)) == ("53544D20", "none")
+    assert texts("tpm.register-4", with_(measurements={}))[1] == "none"
+    assert texts("tpm.secure-boot", with_(boot=None)) == ("on", "not known")
+    assert texts("tpm.secure-boot", with_boot(secure_boot=False))[1] == "off"
+    assert texts("tpm.programs", with_(boot=None))[1] == "not known"
+    assert texts("tpm.programs", with_boot(programs=()))[1] == "besides nothing"
+    assert texts("tpm.counter", with_(counter=None)) == ("0x1500010 at least 41", "none")
 
 
 def test_long_lists_are_cut_in_messages() -> None:
