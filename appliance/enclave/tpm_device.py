@@ -75,7 +75,7 @@ class Tpm:
         """The SHA-256 values of `registers`. One that the TPM does not have is an `EnvironmentProblem`."""
         values = {}
         for register in registers:
-            answer = _Answer(self._command(PCR_READ, b"", b"", _selection([register])))
+            answer = Answer(self.command(PCR_READ, b"", b"", _selection([register])))
             answer.take(4)  # how often any register was extended
             (selections,) = answer.numbers("I")
             for _ in range(selections):
@@ -91,15 +91,15 @@ class Tpm:
         """Extend `register` by the 32 bytes of `digest`."""
         if len(digest) != DIGEST or not 0 <= register < REGISTERS:
             raise RuntimeError(f"extend takes a register and 32 bytes, found {register} and {len(digest)}")
-        self._command(PCR_EXTEND, struct.pack(">I", register), PASSWORD, struct.pack(">IH", 1, SHA256) + digest)
+        self.command(PCR_EXTEND, struct.pack(">I", register), PASSWORD, struct.pack(">IH", 1, SHA256) + digest)
 
     def create_key(self) -> Key:
         """A new attestation key: ECDSA on P-256, derived from the TPM's endorsement seed."""
-        unique = _sized(b"") + _sized(b"")
-        kind = struct.pack(">HHI", ECC, SHA256, KEY_ATTRIBUTES) + _sized(b"")
+        unique = sized(b"") + sized(b"")
+        kind = struct.pack(">HHI", ECC, SHA256, KEY_ATTRIBUTES) + sized(b"")
         template = kind + struct.pack(">HHHHH", NULL, ECDSA, SHA256, P256, NULL) + unique
-        parameters = _sized(_sized(b"") + _sized(b"")) + _sized(template) + _sized(b"") + struct.pack(">I", 0)
-        answer = _Answer(self._command(CREATE_PRIMARY, struct.pack(">I", ENDORSEMENT), PASSWORD, parameters))
+        parameters = sized(sized(b"") + sized(b"")) + sized(template) + sized(b"") + struct.pack(">I", 0)
+        answer = Answer(self.command(CREATE_PRIMARY, struct.pack(">I", ENDORSEMENT), PASSWORD, parameters))
         (handle,) = answer.numbers("I")
         answer.take(4)
         public = answer.sized()
@@ -109,15 +109,15 @@ class Tpm:
         """A quote of `registers` by `key` that bears the `nonce`, of at most 64 bytes."""
         if len(nonce) > MAX_NONCE_BYTES:
             raise RuntimeError(f"a nonce has at most {MAX_NONCE_BYTES} bytes, found {len(nonce)}")
-        parameters = _sized(nonce) + struct.pack(">H", NULL) + _selection(registers)
-        answer = _Answer(self._command(QUOTE, struct.pack(">I", key.handle), PASSWORD, parameters))
-        body = _Answer(answer.take(*answer.numbers("I")))
+        parameters = sized(nonce) + struct.pack(">H", NULL) + _selection(registers)
+        answer = Answer(self.command(QUOTE, struct.pack(">I", key.handle), PASSWORD, parameters))
+        body = Answer(answer.take(*answer.numbers("I")))
         attested = body.sized()
         return Quote(attested, body.rest())
 
     def flush(self, key: Key) -> None:
         """Remove `key` from the TPM."""
-        self._command(FLUSH, b"", b"", struct.pack(">I", key.handle))
+        self.command(FLUSH, b"", b"", struct.pack(">I", key.handle))
 
     def close(self) -> None:
         """Close the connection."""
@@ -129,8 +129,8 @@ class Tpm:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _command(self, code: int, handles: bytes, session: bytes, parameters: bytes) -> bytes:
-        """What the TPM answers, without the header."""
+    def command(self, code: int, handles: bytes, session: bytes, parameters: bytes) -> bytes:
+        """What the TPM answers, without the header. `session` is the authorization area, with its size, or empty."""
         body = handles + session + parameters
         command = struct.pack(">HII", SESSIONS if session else NO_SESSIONS, 10 + len(body), code) + body
         for _ in range(RETRIES):
@@ -187,7 +187,7 @@ def open_socket(path: Path) -> Tpm:
 
 def point(public: bytes) -> bytes:
     """The uncompressed point of a TPMT_PUBLIC that holds a P-256 key. Raises `MalformedInput` for other keys."""
-    answer = _Answer(public)
+    answer = Answer(public)
     kind, name, _ = answer.numbers("HHI")
     answer.sized()
     scheme = answer.numbers("HHHHH")
@@ -209,11 +209,12 @@ def _selection(registers: Iterable[int]) -> bytes:
     return struct.pack(">IHB", 1, SHA256, 3) + bits.to_bytes(3, "little")
 
 
-def _sized(data: bytes) -> bytes:
+def sized(data: bytes) -> bytes:
+    """`data` after its 16-bit size (TPM2B)."""
     return struct.pack(">H", len(data)) + data
 
 
-class _Answer:
+class Answer:
     """Takes big-endian numbers and bytes from the front of an answer."""
 
     def __init__(self, data: bytes) -> None:
@@ -221,20 +222,25 @@ class _Answer:
         self._at = 0
 
     def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
         if self._at + count > len(self._data):
             raise MalformedInput("TPM answer", f"expected {count} bytes at {self._at}, found the end")
         self._at += count
         return self._data[self._at - count : self._at]
 
     def numbers(self, form: str) -> tuple[int, ...]:
+        """The next numbers, as `struct` names their widths."""
         return struct.unpack(f">{form}", self.take(struct.calcsize(f">{form}")))
 
     def sized(self) -> bytes:
+        """The bytes after a 16-bit size."""
         return self.take(*self.numbers("H"))
 
     def rest(self) -> bytes:
+        """All that follows."""
         return self.take(len(self._data) - self._at)
 
     def end(self) -> None:
+        """Nothing may follow."""
         if self._at != len(self._data):
             raise MalformedInput("TPM answer", f"expected its end at {self._at}, found {len(self._data)} bytes")
