@@ -53,7 +53,7 @@ class Enrolled:
             return None
         extra = binding("end", nonce=self.nonce, key=digest_of_key(self.key), statement=digest_of(payload))
         items = self.attester.end(results, extra)
-        return Evidence(when="end", challenge=self.start.challenge, items=items)
+        return Evidence(when="end", challenge=self.start.challenge, before=self.start.before, items=items)
 
 
 def enrol(lab: Notary, attester: Attester | None, booted: Booted, the_job: Job) -> Enrolled:
@@ -70,7 +70,7 @@ def enrol(lab: Notary, attester: Attester | None, booted: Booted, the_job: Job) 
         )
         extra = binding("start", nonce=the_job.nonce, key=key_digest, statement=statement.digest())
         items = attester.start(booted.log, digest, extra)
-        start = Evidence(when="start", challenge=statement.challenge, items=items)
+        start = Evidence(when="start", challenge=statement.challenge, before=attester.before, items=items)
     intent = {
         "job_digest": digest,
         "lock_digest": booted.lock_digest,

@@ -27,7 +27,7 @@ from attest.canonical import Model
 from attest.digest import digest_of
 from attest.dsse import Base64
 from attest.errors import MalformedInput, VerificationError
-from attest.manifest import Time
+from attest.manifest import Platform, Time
 from attest.validity import Kind
 
 LAYER = "capsule"
@@ -37,9 +37,6 @@ MAX_BYTES = 16 << 20
 MAX_ITEMS = 1000
 CLOCK_SKEW = timedelta(minutes=5)
 """By which a capsule may have been made after `now`: two clocks."""
-
-Platform = Literal["tpm", "sev-snp", "tdx", "nitro", "nvidia-gpu"]
-"""Whose collateral an item is."""
 
 
 class Item(Model):

@@ -19,9 +19,10 @@ from rich.table import Table
 
 from attest import canonical, capsule, console, validity
 from attest.canonical import Model
-from attest.capsule import Capsule, Item, Platform
+from attest.capsule import Capsule, Item
 from attest.errors import EnvironmentProblem, MalformedInput
 from attest.files import read_file
+from attest.manifest import Platform
 from attest.validity import Kind
 
 app = typer.Typer(

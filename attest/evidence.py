@@ -4,51 +4,72 @@
 `evidence/end.json` is made when the statement is there, and bears its digest: nothing signed can name it, and the
 manifest says that it has to be there. Both are made by the same hardware in the same boot.
 
-The application register tells the run: what it held before, then every record of the boot's event log, then the job,
-and at the end the results.
+What a platform says is a JSON object of that platform's own format. A TPM's application register tells the run: what it
+held before, then every record of the boot's event log, then the job, and at the end the results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
-from attest import canonical, machine, reference
+from attest import canonical, reference
 from attest.binding import StartStatement, When, binding
-from attest.canonical import Model
-from attest.digest import Hex32, raw, sha256
+from attest.canonical import JSON, Model
+from attest.digest import Hex32
 from attest.errors import VerificationError
 from attest.eventlog import EventLog, measurement
-from attest.machine import TpmEvidence
 from attest.manifest import Platform
-from attest.reference import APPLICATION, ReferenceValues
+from attest.reference import ReferenceValues
+
+if TYPE_CHECKING:
+    from attest.machine import Quoted
 
 LAYER = "evidence"
+FORMATS: Final[Mapping[str, Platform]] = {
+    "vitrine/tpm-evidence/v1": "tpm",
+    "vitrine/sev-snp-evidence/v1": "sev-snp",
+    "vitrine/tdx-evidence/v1": "tdx",
+    "vitrine/nitro-evidence/v1": "nitro",
+    "vitrine/gpu-evidence/v1": "nvidia-gpu",
+}
+"""What evidence of each platform is called."""
 
 
 class Evidence(Model):
     """What the hardware of a machine says at one point of a run."""
 
-    format: Literal["vitrine/evidence/v1"] = "vitrine/evidence/v1"
+    format: str = Field(default="vitrine/evidence/v1", pattern=r"^vitrine/evidence/v1$")
     """Format and version."""
     when: When
     """The point of the run."""
     challenge: Hex32
     """The random bytes that the notary chose for this run."""
-    items: Annotated[tuple[TpmEvidence, ...], Field(min_length=1, max_length=8)]
-    """Evidence of each platform of the machine, each platform once."""
+    before: Hex32 | None = None
+    """What a TPM's application register held when the program that runs jobs started; None without a TPM."""
+    items: Annotated[tuple[dict[str, JSON], ...], Field(min_length=1, max_length=8)]
+    """Evidence of each platform of the machine, each platform once; of the platform's own format."""
 
     @property
     def platforms(self) -> tuple[Platform, ...]:
         """The platforms, in order."""
-        return tuple(item.platform for item in self.items)
+        return tuple(FORMATS[str(item["format"])] for item in self.items)
+
+    def of(self, platform: Platform) -> dict[str, JSON] | None:
+        """The evidence of one platform."""
+        return next((item for item in self.items if FORMATS[str(item["format"])] == platform), None)
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
-        if len(set(self.platforms)) != len(self.items):
-            raise ValueError(f"expected each platform once, found {list(self.platforms)}")
+    def _known_and_once(self) -> Self:
+        found = [item.get("format") for item in self.items]
+        if unknown := [name for name in found if name not in FORMATS]:
+            raise ValueError(f"expected formats of {list(FORMATS)}, found {str(unknown)[:200]}")
+        if len(set(map(str, found))) != len(found):
+            raise ValueError(f"expected each platform once, found {found}")
+        if (self.of("tpm") is not None) != (self.before is not None):
+            raise ValueError("expected 'before' exactly with evidence of a TPM")
         return self
 
 
@@ -60,16 +81,20 @@ def read(data: bytes, when: When) -> Evidence:
     return evidence
 
 
-def check_start(evidence: Evidence, log: EventLog, *, nonce: str | None, key: str, job: str, lock: str) -> None:
-    """Evidence of a start: of this boot, key and job. Raises `VerificationError`, `MalformedInput`.
-
-    `log`: the boot's event log; `nonce`: the job's; `key`, `job`, `lock`: digests.
-    """
+def start_binding(evidence: Evidence, log: EventLog, *, nonce: str | None, key: str, job: str, lock: str) -> bytes:
+    """What evidence of this start bears. `log`: of the boot; `nonce`: the job's; `key`, `job`, `lock`: digests."""
     statement = StartStatement(job=job, lock=lock, measurement=measurement(log.registers), challenge=evidence.challenge)
-    extra = binding("start", nonce=nonce, key=key, statement=statement.digest())
-    for item in evidence.items:
-        machine.verify(item, extra)
-        _check_application(item, [*(record.digest for record in log.records), job])
+    return binding("start", nonce=nonce, key=key, statement=statement.digest())
+
+
+def check_start(evidence: Evidence, log: EventLog, *, nonce: str | None, key: str, job: str, lock: str) -> None:
+    """Evidence of a start: of this boot, key and job. Raises `VerificationError`, `MalformedInput`, `Unsupported`.
+
+    Evidence of other platforms than a TPM is judged by `attest.appraise` alone: it takes collateral.
+    """
+    extra = start_binding(evidence, log, nonce=nonce, key=key, job=job, lock=lock)
+    if (quoted := _quoted(evidence, extra)) is not None:
+        _check_application(evidence, quoted, [*(record.digest for record in log.records), job])
 
 
 def check_end(
@@ -89,29 +114,32 @@ def check_end(
     """
     _equal("platforms", start.platforms, end.platforms)
     _equal("challenge", start.challenge, end.challenge)
-    extra = binding("end", nonce=nonce, key=key, statement=statement)
-    for first, last in zip(start.items, end.items, strict=True):
-        machine.verify(last, extra)
-        _check_application(last, [*(record.digest for record in log.records), job, results])
-        _equal("machine", first.key.hex(), last.key.hex())
-        _equal("before", first.before, last.before)
-        _check_same_boot(machine.parse_quote(first.attested), machine.parse_quote(last.attested))
-        changed = [
-            name
-            for name in first.registers
-            if int(name) < APPLICATION and first.registers[name] != last.registers[name]
-        ]
-        if changed:
-            raise VerificationError(LAYER, "changed", expected="registers as at the start", found=f"changed: {changed}")
+    _equal("before", start.before, end.before)
+    quoted = _quoted(end, binding("end", nonce=nonce, key=key, statement=statement))
+    if quoted is not None:
+        from attest import machine
+
+        _check_application(end, quoted, [*(record.digest for record in log.records), job, results])
+        machine.check_same(_unbound(start), quoted)
+
+
+def image(evidence: Evidence) -> str | None:
+    """The measurement of the image that a TPM's evidence is of, as in a certificate's identity; None without one.
+
+    Taken from the evidence as it is: whoever uses it has verified that. Raises `MalformedInput`.
+    """
+    item = evidence.of("tpm")
+    return None if item is None else reference.image_of(_unbound(evidence).values)
 
 
 def identify(evidence: Evidence, known: Sequence[ReferenceValues]) -> ReferenceValues:
     """The image among `known` whose reference values the machine has. Raises `VerificationError` of the last one."""
-    refused: VerificationError | None = None
+    if evidence.of("tpm") is None:
+        raise VerificationError(LAYER, "missing", expected="evidence of a TPM", found=evidence.platforms)
+    found, refused = _unbound(evidence).registers, None
     for values in known:
         try:
-            for item in evidence.items:
-                reference.compare(values, item.values())
+            reference.compare(values, found)
         except VerificationError as error:
             refused = error
         else:
@@ -119,28 +147,29 @@ def identify(evidence: Evidence, known: Sequence[ReferenceValues]) -> ReferenceV
     raise refused or RuntimeError("expected reference values to compare with, found none")
 
 
-def image(evidence: Evidence) -> str:
-    """The measurement of the image that the evidence is of, as in a certificate's identity."""
-    (item,) = evidence.items
-    return reference.image_of(item.registers)
+def _check_application(evidence: Evidence, quoted: Quoted, digests: Sequence[str]) -> None:
+    from attest import machine
+
+    assert evidence.before is not None  # `Evidence` sees to that
+    machine.check_application(quoted, evidence.before, digests)
 
 
-def _check_application(item: TpmEvidence, digests: Sequence[str]) -> None:
-    value = bytes.fromhex(item.before)
-    for digest in digests:
-        value = sha256(value, raw(digest))
-    found = item.registers[str(APPLICATION)]
-    if found != value.hex():
-        raise VerificationError(
-            LAYER, "application-register", expected=value.hex(), found=found,
-            advice="the machine was told of another boot, job or result than the bundle shows",
-        )  # fmt: skip
+def _quoted(evidence: Evidence, extra: bytes) -> Quoted | None:
+    """What the package's TPM quoted with this binding; None without a TPM."""
+    item = evidence.of("tpm")
+    if item is None:
+        return None
+    from attest import machine, tpm
+
+    return machine.verify(canonical.validate(tpm.Evidence, item, "evidence of a TPM"), extra)
 
 
-def _check_same_boot(first: machine.Quote, last: machine.Quote) -> None:
-    _equal("boot", (first.resets, first.restarts), (last.resets, last.restarts))
-    if last.clock_ms < first.clock_ms:
-        raise VerificationError(LAYER, "clock", expected=f"at least {first.clock_ms} ms", found=f"{last.clock_ms} ms")
+def _unbound(evidence: Evidence) -> Quoted:
+    """The same, with whatever binding its first quote bears."""
+    from attest import machine, tpm
+
+    item = canonical.validate(tpm.Evidence, evidence.of("tpm"), "evidence of a TPM")
+    return machine.verify(item, tpm.layout.attested(item.quotes[0].attested).nonce)
 
 
 def _equal(code: str, expected: object, found: object) -> None:

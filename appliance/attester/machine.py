@@ -15,13 +15,13 @@ from appliance.enclave import tpm_device
 from appliance.enclave.tpm_device import Tpm
 
 if TYPE_CHECKING:
+    from attest.canonical import JSON
     from attest.eventlog import EventLog
-    from attest.machine import TpmEvidence
 
 EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
+FORMAT = "vitrine/tpm-evidence/v1"
 APPLICATION = 15
 """The register of what is run; `init` has extended it by the descriptor of the inputs."""
-REGISTERS = tuple(range(24))
 QUOTED = tuple(range(16))
 """What a quote is over: the registers that nobody can reset while the machine runs."""
 
@@ -32,42 +32,39 @@ class MachineAttester:
     def __init__(self, tpm: Tpm, event_log: Path = EVENT_LOG) -> None:
         self._tpm = tpm
         self._event_log = event_log
-        self._before = tpm.read([APPLICATION])[APPLICATION]
+        self.before = tpm.read([APPLICATION])[APPLICATION].hex()
+        """What the application register held before the run."""
 
-    def start(self, log: EventLog, job: str, extra: bytes) -> tuple[TpmEvidence, ...]:
+    def start(self, log: EventLog, job: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
         """Extend the records of the boot and the job, then quote."""
         for digest in (*(record.digest for record in log.records), job):
             self._extend(digest)
         return (self._quoted(extra),)
 
-    def end(self, results: str, extra: bytes) -> tuple[TpmEvidence, ...]:
+    def end(self, results: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
         """Extend the results, then quote."""
         self._extend(results)
         return (self._quoted(extra),)
 
     def report(self, extra: bytes) -> bytes:
-        """`TpmEvidence` as canonical JSON: what the TPM holds now, signed with `extra`."""
+        """`attest.tpm.Evidence` as canonical JSON: what the TPM holds now, signed with `extra`."""
         key = self._tpm.create_key()
         try:
             quote = self._tpm.quote(key, extra, QUOTED)
             value = {
-                "platform": "tpm",
-                "registers": tpm_device.wire(self._tpm.read(REGISTERS)),
-                "before": self._before.hex(),
+                "format": FORMAT,
+                "registers": {"sha256": tpm_device.wire(self._tpm.read(QUOTED))},
                 "event_log": _text(self._event_log.read_bytes()),
                 "key": _text(key.public),
-                "attested": _text(quote.attested),
-                "signature": _text(quote.signature),
+                "quotes": [{"attested": _text(quote.attested), "signature": _text(quote.signature)}],
             }
         finally:
             self._tpm.flush(key)
         return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
 
-    def _quoted(self, extra: bytes) -> TpmEvidence:
-        from attest import canonical
-        from attest.machine import TpmEvidence
-
-        return canonical.parse(TpmEvidence, self.report(extra), "evidence of the TPM")
+    def _quoted(self, extra: bytes) -> dict[str, JSON]:
+        value: dict[str, JSON] = json.loads(self.report(extra))
+        return value
 
     def _extend(self, digest: str) -> None:
         self._tpm.extend(APPLICATION, bytes.fromhex(digest.removeprefix("sha256:")))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from attest.canonical import JSON
 from attest.eventlog import EventLog
-from attest.machine import TpmEvidence
 
 
 class Attester(Protocol):
-    """The hardware of this machine, for one run."""
+    """The hardware of this machine, for one run. Evidence is a JSON object of its platform's format."""
 
-    def start(self, log: EventLog, job: str, extra: bytes) -> tuple[TpmEvidence, ...]:
+    @property
+    def before(self) -> str | None:
+        """What the TPM's application register held before the run; None without a TPM."""
+        ...
+
+    def start(self, log: EventLog, job: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
         """Tell the hardware the boot's event log and the digest of the job; evidence that bears `extra`."""
         ...
 
-    def end(self, results: str, extra: bytes) -> tuple[TpmEvidence, ...]:
+    def end(self, results: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
         """Tell it the digest of the results; evidence that bears `extra`. Raises `EnvironmentProblem`, as `start`."""
         ...

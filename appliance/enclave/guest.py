@@ -4,7 +4,7 @@ There is a port for evidence and, where a job is to be run, one for the channel 
 evidence port, in frames:
 
     host -> guest   CONFIG    a nonce, 16 to 64 bytes
-    guest -> host   HELLO     `TpmEvidence` of the boot: registers, the firmware's event log, a quote with the nonce
+    guest -> host   HELLO     `attest.tpm.Evidence` of the boot: registers, the firmware's event log, a quote
     guest -> host   FAILURE   in its place: the class of an error, and its message where it is one of ours
 
 That is how a host sees early that the machine is the one that it wanted to boot. The evidence of the run itself is part

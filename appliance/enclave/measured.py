@@ -30,7 +30,6 @@ from appliance.notary.protocol import Register
 from appliance.run import Outcome
 from attest import canonical, eventlog, evidence, job, machine, reference, verify
 from attest.errors import EnvironmentProblem, VerificationError
-from attest.machine import TpmEvidence
 from attest.reference import ReferenceValues
 from attest.results import Results
 
@@ -78,8 +77,9 @@ def run(request: Request, progress: Progress) -> Outcome:
         memory = vm.MEMORY_MIB + 3 * (found.size_bytes() // MIB)
         plan = vm.plan(request.image, inputs=disk, channel=True, memory_mib=memory)
         with vm.attested(plan, nonce) as (booted, boot):
-            machine.verify(boot, nonce)
-            _check(boot, values, before)
+            quoted = machine.verify(boot, nonce)
+            reference.compare(values, quoted.registers)
+            machine.check_application(quoted, before, [])
             # 3. The run.
             host = Host(booted.channel, booted.channel, lambda: booted.why("it is gone"))
             host.hello(HELLO_TIMEOUT_S)
@@ -106,15 +106,6 @@ def content(found: inputs.Inputs) -> Tree:
     return tree(file(item.target.removeprefix(inputs.IN), item.source, "job", why) for item in found.files)
 
 
-def _check(found: TpmEvidence, values: ReferenceValues, before: str) -> None:
-    """Raises `VerificationError` unless the machine is one of this image, with this disk of inputs."""
-    reference.compare(values, found.values())
-    if found.before != before:
-        raise VerificationError(
-            "reference", "inputs", expected=before, found=found.before, advice="the machine has another disk of inputs"
-        )
-
-
 def appraise(asked: Register, challenge: str, values: ReferenceValues, before: str) -> None:
     """Raises `VerificationError` unless the evidence of the start is of this machine, and bound to this run.
 
@@ -129,8 +120,11 @@ def appraise(asked: Register, challenge: str, values: ReferenceValues, before: s
     evidence.check_start(
         start, log, nonce=intent.nonce, key=intent.key_digest, job=intent.job_digest, lock=intent.lock_digest
     )
-    for item in start.items:
-        _check(item, values, before)
+    if start.before != before:
+        raise VerificationError(
+            "evidence", "before", expected=before, found=start.before, advice="the machine has another disk of inputs"
+        )
+    evidence.identify(start, [values])
 
 
 def keep_incomplete(inbox: delivery.Inbox, out: Path) -> None:

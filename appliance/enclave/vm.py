@@ -28,10 +28,9 @@ import structlog
 from appliance.enclave.guest import CHANNEL_PORT, EVIDENCE_PORT
 from appliance.frames import ChannelError, Kind, Reader, pack, write_all
 from appliance.image import measure
-from attest import canonical
+from attest import canonical, tpm
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, VerificationError
-from attest.machine import TpmEvidence
 
 TELLING = ("vitrine: ", "Kernel panic", "device-mapper: verity", "BUG: ")
 """What a line of the console has in it that says why a boot failed."""
@@ -154,7 +153,7 @@ class Machine:
         """The descriptor of the channel, to read from and to write to."""
         return self._sockets["channel"].fileno()
 
-    def evidence(self, nonce: bytes, timeout_s: float = BOOT_TIMEOUT_S) -> TpmEvidence:
+    def evidence(self, nonce: bytes, timeout_s: float = BOOT_TIMEOUT_S) -> tpm.Evidence:
         """What the guest says of its boot. Raises `EnvironmentProblem` with the end of the console where it does not.
 
         The evidence is parsed, and not verified: `attest.machine.verify` does that.
@@ -189,7 +188,7 @@ class Machine:
             said.append(_last_words(self._qemu) or f"QEMU ended with {self._qemu.returncode}")
         return f"the virtual machine: {problem}; its console says:\n" + "\n".join(said)
 
-    def _receive(self, timeout_s: float) -> TpmEvidence:
+    def _receive(self, timeout_s: float) -> tpm.Evidence:
         try:
             frame = self._reader.receive(timeout_s)
         except (ChannelError, OSError) as error:
@@ -199,7 +198,7 @@ class Machine:
             raise EnvironmentProblem(self.why("".join(c if c.isprintable() else "?" for c in said)))
         if frame.kind != Kind.HELLO:
             raise VerificationError("machine", "frame", expected=Kind.HELLO.name, found=frame.kind.name)
-        return canonical.parse(TpmEvidence, frame.payload, "machine evidence")
+        return canonical.parse(tpm.Evidence, frame.payload, "machine evidence")
 
 
 @contextlib.contextmanager
@@ -231,7 +230,7 @@ def _kvm_works() -> bool:
 
 
 @contextlib.contextmanager
-def attested(vm: VmPlan, nonce: bytes) -> Iterator[tuple[Machine, TpmEvidence]]:
+def attested(vm: VmPlan, nonce: bytes) -> Iterator[tuple[Machine, tpm.Evidence]]:
     """Start the machine and take the evidence of its start, still unverified. Emulate it where KVM does not boot it.
 
     A nested KVM may run some instructions, and then neither boot a machine nor say why. Raises `EnvironmentProblem`.

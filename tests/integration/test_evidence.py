@@ -23,7 +23,7 @@ from appliance.notary.protocol import Enrolment, Intent, Register
 from attest import canonical, eventlog, evidence, reference, verify
 from attest.cli import read_bundle
 from attest.digest import digest_of, sha256
-from attest.errors import MalformedInput, VerificationError
+from attest.errors import VerificationError, VitrineError
 from attest.evidence import Evidence
 from attest.log import LogReceipt
 from attest.reference import ReferenceValues
@@ -114,31 +114,37 @@ def test_evidence_of_another_moment_or_run_is_refused(quoted: Quoted) -> None:
     with pytest.raises(VerificationError, match="evidence/when"):
         quoted.verify(quoted.files(end=start))
     as_end = json.loads(start) | {"when": "end"}
-    with pytest.raises(VerificationError, match="machine/binding"):
+    with pytest.raises(VerificationError, match="tpm/nonce"):
         quoted.verify(quoted.files(end=canonical.dumps(as_end)))
     with pytest.raises(VerificationError, match="evidence/challenge"):
         quoted.verify(quoted.files(end=other[verify.END]))
-    replayed = json.loads(other[verify.END]) | {"challenge": json.loads(start)["challenge"]}
-    with pytest.raises(VerificationError, match="machine/binding"):
+    mine = json.loads(start)
+    replayed = json.loads(other[verify.END]) | {"challenge": mine["challenge"], "before": mine["before"]}
+    with pytest.raises(VerificationError, match="tpm/nonce"):
         quoted.verify(quoted.files(end=canonical.dumps(replayed)))
 
 
-@pytest.mark.parametrize("field", ["registers", "before", "event_log", "key", "attested", "signature"])
+@pytest.mark.parametrize("field", ["before", "registers", "event_log", "key", "attested", "signature"])
 @pytest.mark.parametrize("name", ["start", "end"])
 def test_any_other_part_is_refused(quoted: Quoted, name: str, field: str) -> None:
-    value = json.loads(quoted.files()[{"start": verify.START, "end": verify.END}[name]])
+    """A part of the other run's other moment, or where that is the same, one with its end changed."""
+    names = {"start": verify.START, "end": verify.END}
+    value = json.loads(quoted.files()[names[name]])
     other = json.loads(read_bundle(quoted.other)[verify.END if name == "start" else verify.START])
-    if value["items"][0][field] == other["items"][0][field]:
-        value["items"][0][field] = value["items"][0][field][:-8] + "A" * 7 + "="
-    else:
-        value["items"][0][field] = other["items"][0][field]
-    with pytest.raises((VerificationError, MalformedInput)):
+    (mine, theirs) = (one["items"][0] for one in (value, other))
+    if field in ("attested", "signature"):
+        mine, theirs = mine["quotes"][0], theirs["quotes"][0]
+    elif field == "before":
+        mine, theirs = value, other
+    same = mine[field] == theirs[field]
+    mine[field] = mine[field][:-8] + "A" * 7 + "=" if same else theirs[field]
+    with pytest.raises(VitrineError):
         quoted.verify(quoted.files(**{name: canonical.dumps(value)}))
 
 
 def test_a_lab_that_signs_other_evidence_is_caught(quoted: Quoted) -> None:
     """Validly registered and signed, by another boot key than the one that the TPM quoted."""
-    with pytest.raises(VerificationError, match="machine/binding"):
+    with pytest.raises(VerificationError, match="tpm/nonce"):
         quoted.verify(resign(quoted.made))
 
     def strip(signed: Any, _files: dict[str, bytes]) -> None:
@@ -177,7 +183,7 @@ def test_the_start_is_of_this_key_job_lock_and_boot(quoted: Quoted, what: str) -
         log = log.append(eventlog.DataEvent(name="more", data={}))
     else:
         given[what] = "ff" * 16 if what == "nonce" else digest_of(b"other")
-    with pytest.raises(VerificationError, match="machine/binding"):
+    with pytest.raises(VerificationError, match="tpm/nonce"):
         evidence.check_start(start, log, **given)
 
 
@@ -191,15 +197,19 @@ def test_the_machine_was_told_what_the_bundle_shows(quoted: Quoted) -> None:
     extra = binding("start", nonce=given["nonce"], key=given["key"], statement=statement.digest())
     liar = MachineAttester(quoted.tpm, swtpm.EVENT_LOG)
     items = liar.start(eventlog.EventLog(log.records[:-1]), given["job"], extra)
-    with pytest.raises(VerificationError, match="evidence/application-register"):
-        evidence.check_start(Evidence(when="start", challenge=start.challenge, items=items), log, **given)
+    with pytest.raises(VerificationError, match="machine/application-register"):
+        evidence.check_start(
+            Evidence(when="start", challenge=start.challenge, before=liar.before, items=items), log, **given
+        )
     signed, results = digest_of(b"a statement"), digest_of(b"results")
     extra = binding("end", nonce=given["nonce"], key=given["key"], statement=signed)
     items = liar.end(digest_of(b"other results"), extra)
     del given["lock"]
-    end = Evidence(when="end", challenge=start.challenge, items=items)
-    with pytest.raises(VerificationError, match="evidence/application-register"):
-        evidence.check_end(start, end, log, **given, statement=signed, results=results)
+    end = Evidence(when="end", challenge=start.challenge, before=liar.before, items=items)
+    with pytest.raises(VerificationError, match="machine/application-register"):
+        evidence.check_end(
+            start.model_copy(update={"before": liar.before}), end, log, **given, statement=signed, results=results
+        )
 
 
 class Story:
@@ -218,15 +228,15 @@ class Story:
             job=self.given["job"], lock=self.given["lock"], measurement=measurement, challenge=self.challenge
         )
         extra = binding("start", nonce=self.given["nonce"], key=self.given["key"], statement=statement.digest())
-        return Evidence(
-            when="start", challenge=self.challenge, items=attester.start(self.log, self.given["job"], extra)
-        )
+        items = attester.start(self.log, self.given["job"], extra)
+        return Evidence(when="start", challenge=self.challenge, before=attester.before, items=items)
 
     def end(self, attester: MachineAttester) -> Evidence:
         from attest.binding import binding
 
         extra = binding("end", nonce=self.given["nonce"], key=self.given["key"], statement=self.signed)
-        return Evidence(when="end", challenge=self.challenge, items=attester.end(self.results, extra))
+        items = attester.end(self.results, extra)
+        return Evidence(when="end", challenge=self.challenge, before=attester.before, items=items)
 
     def check(self, start: Evidence, end: Evidence) -> None:
         given = {name: self.given[name] for name in ("nonce", "key", "job")}
@@ -251,13 +261,13 @@ def test_start_and_end_are_of_one_boot_of_one_machine(quoted: Quoted, tmp_path: 
     with swtpm.started(tmp_path / "one") as tpm:
         attester = told(tpm)
         story.start(attester)
-        with pytest.raises(VerificationError, match="evidence/boot"):
+        with pytest.raises(VerificationError, match="machine/boot"):
             story.check(start, story.end(attester))
     # Another machine.
     with swtpm.started(tmp_path / "two") as tpm:
         attester = told(tpm)
         story.start(attester)
-        with pytest.raises(VerificationError, match="evidence/machine"):
+        with pytest.raises(VerificationError, match="machine/key"):
             story.check(start, story.end(attester))
 
 
@@ -267,7 +277,7 @@ def test_nothing_else_is_measured_between_start_and_end(quoted: Quoted, tmp_path
         attester = told(tpm)
         start = story.start(attester)
         tpm.extend(8, bytes(range(32)))
-        with pytest.raises(VerificationError, match="evidence/changed"):
+        with pytest.raises(VerificationError, match="machine/changed"):
             story.check(start, story.end(attester))
 
 
@@ -299,12 +309,12 @@ def test_a_run_is_registered_when_its_evidence_holds(quoted: Quoted) -> None:
     refused = [
         ({"challenge": "00" * 32}, "evidence/challenge"),
         ({"values": other}, "reference/registers"),
-        ({"before": "00" * 32}, "reference/inputs"),
+        ({"before": "00" * 32}, "evidence/before"),
     ]
     for changes, code in refused:
         with pytest.raises(VerificationError, match=code):
             desk(**changes).answer(canonical.dump_model(asked))
-    with pytest.raises(VerificationError, match="machine/binding"):
+    with pytest.raises(VerificationError, match="tpm/nonce"):
         desk().answer(canonical.dump_model(question(quoted, key_digest=digest_of(b"other"))[0]))
     bare = asked.model_copy(update={"enrolment": Enrolment(log=asked.enrolment.log)})
     with pytest.raises(VerificationError, match="evidence/missing"):

@@ -13,8 +13,8 @@ import pytest
 
 from appliance.enclave import tpm_device
 from appliance.enclave.tpm_device import Tpm
-from attest import tcglog
 from attest.errors import EnvironmentProblem
+from attest.tpm import eventlog
 
 RECORDED = Path(__file__).resolve().parents[1] / "unit" / "recorded_boot"
 EVENT_LOG = RECORDED / "event_log.bin"
@@ -42,8 +42,9 @@ def started(state: Path) -> Iterator[Tpm]:
 
 def measured_boot(tpm: Tpm) -> None:
     """Extend what firmware and kernel measured in the recorded boot."""
-    for event in tcglog.parse(EVENT_LOG.read_bytes()):
-        tpm.extend(event.register, event.digest)
+    for event in eventlog.parse(EVENT_LOG.read_bytes()).events:
+        if event.kind != eventlog.NO_ACTION:
+            tpm.extend(event.register, event.digests["sha256"])
 
 
 def _opened(path: Path) -> Iterator[Tpm]:

@@ -9,8 +9,10 @@ import pytest
 
 from appliance.enclave import tpm_device
 from appliance.enclave.tpm_device import Tpm
-from attest import machine
-from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
+from attest.errors import EnvironmentProblem, VerificationError
+from attest.tpm import layout
+from attest.tpm.authenticate import check_key, check_signed, check_values
+from attest.tpm.evidence import Signed
 from tests.tools import swtpm
 
 NONCE = bytes(range(32))
@@ -37,17 +39,13 @@ def test_a_quote_verifies_and_binds_nonce_and_registers(tpm: Tpm) -> None:
     key = tpm.create_key()
     registers = tuple(range(16))
     quote = tpm.quote(key, NONCE, registers)
-    found = machine.parse_quote(quote.attested)
-    assert (found.extra, found.registers) == (NONCE, registers)
-    assert found.digest == hashlib.sha256(b"".join(tpm.read(registers).values())).digest()
-    evidence = machine.TpmEvidence.model_construct(
-        key=key.public, attested=quote.attested, signature=quote.signature
-    )  # only what the signature check reads
-    machine._check_signature(evidence)
+    signed = Signed(attested=quote.attested, signature=quote.signature)
+    statement = check_signed(layout.public_area(key.public), signed, NONCE)
+    check_values(layout.public_area(key.public), (statement,), {"sha256": tpm.read(registers)})
     forged = bytearray(quote.attested)
     forged[-1] ^= 1
-    with pytest.raises(VerificationError, match="machine/signature"):
-        machine._check_signature(evidence.model_copy(update={"attested": bytes(forged)}))
+    with pytest.raises(VerificationError, match="tpm/signature"):
+        check_signed(layout.public_area(key.public), signed.model_copy(update={"attested": bytes(forged)}), NONCE)
     tpm.flush(key)
 
 
@@ -58,18 +56,7 @@ def test_keys_are_the_same_until_the_tpm_is_reset_and_can_be_removed(tpm: Tpm) -
         keys.append(key.point)
         tpm.flush(key)
     assert len(set(keys)) == 1
-    machine.public_key(tpm.create_key().public)
-
-
-def test_a_key_that_signs_anything_is_refused(tpm: Tpm) -> None:
-    public = tpm.create_key().public
-    unrestricted = public[:4] + (0x00040072).to_bytes(4, "big") + public[8:]
-    with pytest.raises(VerificationError, match="machine/key"):
-        machine.public_key(unrestricted)
-    with pytest.raises(MalformedInput, match="TPM key"):
-        machine.public_key(public[:-1])
-    with pytest.raises(MalformedInput, match="point on P-256"):
-        machine.public_key(public[:-1] + bytes([public[-1] ^ 1]))
+    check_key(layout.public_area(tpm.create_key().public))
 
 
 def test_what_the_tpm_refuses_is_said_with_its_code(tpm: Tpm) -> None:
