@@ -43,6 +43,23 @@ class ImageFile(Model):
     """Its size."""
 
 
+class Launch(Model):
+    """What the processor measures of a confidential VM before its first instruction: where one boots the image."""
+
+    platform: Literal["sev-snp"]
+    """Whose processor."""
+    measurement: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
+    """SHA-384, hex: MEASUREMENT of an attestation report (SEV-SNP ABI specification, table 23)."""
+    firmware: Digest
+    """SHA-256 of the firmware; it checks the boot file against a digest that is part of the measurement."""
+    processor: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,32}$")]
+    """The type of the virtual processors, as QEMU names it."""
+    processors: Annotated[int, Field(ge=1, le=512)]
+    """How many there are."""
+    guest_features: Annotated[int, Field(ge=0, lt=2**64)]
+    """SEV_FEATURES of each of them."""
+
+
 class ReferenceValues(Model):
     """What one image measures to."""
 
@@ -64,6 +81,8 @@ class ReferenceValues(Model):
     """The measurements, in order within each register."""
     registers: dict[Register, Hex32]
     """The values that the events give, and 64 zeros for registers that have to stay as they are."""
+    launch: Launch | None = None
+    """The launch measurement of a confidential VM; None where it was not asked for."""
 
     @model_validator(mode="after")
     def _registers_follow(self) -> Self:
