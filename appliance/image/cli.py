@@ -9,15 +9,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from appliance.image import authenticode, machine, measure, oci, provenance, secure_boot, snp, vm
 from appliance.image import build as builds
 from appliance.image import inspect as inspections
 from appliance.image import lock as locks
-from appliance.image import machine, measure, oci, provenance, vm
+from appliance.image.assemble import Signing
 from appliance.image.bytecode import HOST
 from appliance.image.recipe import ARCHITECTURES, Architecture
 from appliance.notary import lab as labs
 from attest import console
-from attest.digest import digest_of
+from attest.digest import digest_file, digest_of
 from attest.errors import EnvironmentProblem
 from attest.reference import ReferenceValues
 
@@ -64,6 +65,13 @@ def build_command(
     form: Annotated[
         Literal["oci", "uki"], typer.Option("--format", help="oci: an OCI image layout; uki: the measured VM.")
     ] = "oci",
+    sign_key: Annotated[
+        Path | None, typer.Option(help="With --format uki: sign for Secure Boot with this key, PEM.", metavar="KEY")
+    ] = None,
+    sign_cert: Annotated[Path | None, typer.Option(help="The certificate of that key, PEM.", metavar="CERT")] = None,
+    enrolled: Annotated[
+        Path | None, typer.Option(help="The folder of the keys that hosts enrol; the certificate's by default.")
+    ] = None,
 ) -> None:
     """Build an image: the same bytes on any machine, at any time.
 
@@ -80,10 +88,13 @@ def build_command(
             cache=cache or default_cache(),
             engines=engines,
             leave_out=tuple(leave_out or ()),
+            signing=_signing(sign_key, sign_cert, enrolled),
             progress=_say,
         )
         _show(values)
         return
+    if sign_key or sign_cert or enrolled:
+        raise EnvironmentProblem("--sign-key, --sign-cert and --enrolled go with --format uki: only it is booted")
     built = builds.build(
         recipe,
         out,
@@ -132,9 +143,40 @@ def inspect_command(
         console.OUT.print(f"{line.size_bytes:14,d}  {line.path}\n{'':16}{line.package}: {line.why}")
 
 
+@app.command("keys")
+def keys_command(
+    out: Annotated[Path, typer.Option(help="The folder to make; it will hold secrets.")],
+    name: Annotated[str, typer.Option(help="The lab's name, for the certificates.")] = "Vitrine lab",
+) -> None:
+    """Make a lab's Secure Boot keys: db signs boot files, PK and KEK say who may change what a host starts.
+
+    Example:
+
+        appliance image keys --out lab/secure-boot
+    """
+    secure_boot.make(out, name)
+    for variable in secure_boot.VARIABLES:
+        console.OUT.print(f"{variable:<3}  {out / f'{variable}.crt'}  {digest_file(out / f'{variable}.esl')}")
+    console.OUT.print(f"keep {out} away from appliances: they need the .esl files only")
+
+
 @app.command("measure")
 def measure_command(
     folder: Annotated[Path, typer.Argument(help="The folder of a measured VM's image.")],
+    enrolled: Annotated[
+        Path | None, typer.Option(help="The folder of the host's Secure Boot keys; those beside the image by default.")
+    ] = None,
+    snp_firmware: Annotated[
+        Path | None, typer.Option(help="Firmware for AMD SEV-SNP: compute the launch measurement with it as well.")
+    ] = None,
+    processor: Annotated[str, typer.Option(help="The virtual processors under SEV-SNP, by QEMU's name.")] = "EPYC-v4",
+    processors: Annotated[int, typer.Option(min=1, max=512, help="How many of them.")] = 2,
+    guest_features: Annotated[
+        int, typer.Option(min=1, help="SEV_FEATURES that the host's kernel gives them; 33 with swapped debug state.")
+    ] = snp.GUEST_FEATURES,
+    out: Annotated[Path | None, typer.Option(help="Write the values to this file, such as below policy/reference.")] = (
+        None
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Compute what a TPM holds after booting an image, from its files and without a boot: reference values.
@@ -143,7 +185,16 @@ def measure_command(
 
         appliance image measure build/vm
     """
-    values = measure.measure(folder, measure.load(folder / measure.REFERENCE).image)
+    keys = secure_boot.read(enrolled) if enrolled else None
+    values = measure.measure(folder, measure.load(folder / measure.REFERENCE).image, keys)
+    if snp_firmware is not None:
+        boot_file = folder / measure.BOOT_FILE
+        measured = snp.launch(
+            boot_file, snp_firmware, processor=processor, processors=processors, guest_features=guest_features
+        )
+        values = values.model_copy(update={"launch": measured})
+    if out is not None:
+        _replace(out, measure.dump(values))
     if as_json:
         typer.echo(measure.dump(values), nl=False)
         return
@@ -178,6 +229,19 @@ def _this_machine() -> Architecture:
     return found
 
 
+def _signing(key: Path | None, certificate: Path | None, enrolled: Path | None) -> Signing | None:
+    """What the three options say together."""
+    if key is None or certificate is None:
+        if key or certificate or enrolled:
+            raise EnvironmentProblem("--sign-key and --sign-cert go together, and --enrolled with both")
+        return None
+    try:
+        signer = authenticode.load_signing_key(key.read_bytes(), certificate.read_bytes())
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot read the signing key: {error}; `appliance image keys` makes one") from None
+    return Signing(signer, secure_boot.read(enrolled or certificate.parent))
+
+
 def _show(values: ReferenceValues) -> None:
     for item in values.files:
         console.OUT.print(f"{item.name:<12} {item.size_bytes:14,d} bytes  {item.digest}")
@@ -185,6 +249,9 @@ def _show(values: ReferenceValues) -> None:
         console.OUT.print(f"  {event.register_:2d}  {event.digest}  {event.what}")
     for register, value in sorted(values.registers.items(), key=lambda item: int(item[0])):
         console.OUT.print(f"register {register:>2}  {value}")
+    if values.launch is not None:
+        launch = values.launch
+        console.OUT.print(f"{launch.platform}, {launch.processors} x {launch.processor}: {launch.measurement}")
 
 
 def _replace(path: Path, data: bytes) -> None:

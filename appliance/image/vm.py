@@ -14,6 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from appliance.image import assemble, build, init, lock, machine, recipe
+from appliance.image.assemble import Signing
 from appliance.image.debs import Apt
 from appliance.image.lock import Locked
 from appliance.image.machine import MachineLock, MachineRecipe
@@ -25,9 +26,19 @@ from attest.reference import ReferenceValues
 
 
 def build_image(
-    path: Path, out: Path, *, cache: Path, engines: Path, leave_out: Collection[str] = (), progress: Progress
+    path: Path,
+    out: Path,
+    *,
+    cache: Path,
+    engines: Path,
+    leave_out: Collection[str] = (),
+    signing: Signing | None = None,
+    progress: Progress,
 ) -> ReferenceValues:
-    """Build the recipe at `path` into the new folder `out`. Raises our errors; nothing is left after one."""
+    """Build the recipe at `path` into the new folder `out`, signed for Secure Boot with `signing`.
+
+    Raises our errors; nothing is left after one.
+    """
     wanted = machine.load(path)
     locked = machine.read_lock(lock.path_of(path), wanted)
     root = base_tree(path, wanted, cache=cache, engines=engines, leave_out=leave_out, progress=progress)
@@ -40,7 +51,7 @@ def build_image(
             return store.fetch(items[name], wanted.architecture)
 
         progress("writing")
-        return assemble.build(wanted, locked, root, path.parent, fetch, out)
+        return assemble.build(wanted, locked, root, path.parent, fetch, out, signing)
 
 
 def base_tree(
