@@ -67,6 +67,8 @@ class ReferenceValues(Model):
     """Format and version."""
     image: Text
     """The image's name."""
+    version: Annotated[int, Field(ge=0, lt=2**33)] | None = None
+    """The image's version, which grows: the recipe's time in seconds. It is part of the boot file's release text."""
     architecture: Literal["amd64"]
     """The processor that it boots on."""
     files: tuple[ImageFile, ...]
@@ -115,6 +117,14 @@ def compare(reference: ReferenceValues, found: dict[int, bytes]) -> None:
             found=", ".join(f"{name}={found.get(int(name), b'').hex() or 'nothing'}" for name in differ),
             advice="; ".join(MEANING.get(int(name), f"register {name} has to stay empty") for name in differ),
         )
+
+
+def require_version(reference: ReferenceValues, minimum: int) -> None:
+    """Raises `VerificationError` (layer `reference`) unless the image is of the version `minimum` or a later one."""
+    if reference.version is None or reference.version < minimum:
+        found = "none" if reference.version is None else reference.version
+        advice = "this image is older than the policy allows: what was repaired since then is not in it"
+        raise VerificationError("reference", "version", expected=f"at least {minimum}", found=found, advice=advice)
 
 
 MEANING = {

@@ -4,6 +4,8 @@
     vitrine.efi      the unified kernel image; its command line names the descriptor of root.img
     boot.img         a disk with nothing but that file, for a virtual machine to start from
     PK.esl ...       the Secure Boot keys that it starts with, where it is signed (`secure_boot.py`)
+    files.jsonl      every file of root.img: its package, and why it is there (`listing.py`)
+    sbom.json        CycloneDX (`sbom.py`)
     reference.json   what a TPM holds after booting it (`measure.py`)
 
 The same recipe, lock and tree give the same bytes anywhere. The folder appears whole or not at all.
@@ -52,13 +54,14 @@ def build(
     sources: Path,
     fetch: Fetch,
     out: Path,
+    papers: Mapping[str, bytes],
     signing: Signing | None = None,
 ) -> ReferenceValues:
     """Build into the new folder `out`; the `init` source lies in the folder `sources`. Returns the reference values.
 
-    With `signing` the boot file is signed, and the keys that it starts with lie beside it.
-
-    Raises `MalformedInput`, `VerificationError` where something is not what the lock says, `EnvironmentProblem`.
+    `root`: a complete tree. `papers`: files that describe the image, by name. With `signing` the boot file is signed,
+    and the keys that it starts with lie beside it. Raises `MalformedInput`, `VerificationError` where something is not
+    what the lock says, `EnvironmentProblem`.
     """
     if out.exists():
         raise EnvironmentProblem(f"{out} is there already: name a new folder")
@@ -68,13 +71,15 @@ def build(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
         folder_ = Path(work) / "image"
         folder_.mkdir(mode=0o755)
-        descriptor = write_disk(complete(recipe, root), folder_ / measure.ROOT, seconds=recipe.epoch, name=recipe.name)
+        descriptor = write_disk(root, folder_ / measure.ROOT, seconds=recipe.epoch, name=recipe.name)
         image = boot_file(recipe, packages, program, descriptor)
         if signing is not None:
             image = authenticode.sign(image, signing.key)
             secure_boot.write(signing.enrolled, folder_)
         (folder_ / measure.BOOT_FILE).write_bytes(image)
         (folder_ / measure.BOOT_DISK).write_bytes(esp.build(image))
+        for name, content in papers.items():
+            (folder_ / name).write_bytes(content)
         values = measure.measure(folder_, recipe.name)
         (folder_ / measure.REFERENCE).write_bytes(measure.dump(values))
         for path in folder_.iterdir():

@@ -80,9 +80,7 @@ def build_command(
         appliance image build images/cpu.toml --out build/image/cpu
     """
     if form == "uki":
-        if lab is not None:
-            raise EnvironmentProblem("--lab goes with --format oci: a machine's provenance is not written yet")
-        values = vm.build_image(
+        machine_ = vm.build_image(
             recipe,
             out,
             cache=cache or default_cache(),
@@ -91,7 +89,9 @@ def build_command(
             signing=_signing(sign_key, sign_cert, enrolled),
             progress=_say,
         )
-        _show(values)
+        _show(machine_.values)
+        if lab is not None:
+            _sign(lab, provenance.machine_statement(machine_), machine_.digest, out)
         return
     if sign_key or sign_cert or enrolled:
         raise EnvironmentProblem("--sign-key, --sign-cert and --enrolled go with --format uki: only it is booted")
@@ -106,11 +106,7 @@ def build_command(
     )
     console.OUT.print(built.plan.describe())
     if lab is not None:
-        opened = labs.open_lab(lab, now=lambda: datetime.now(UTC))
-        path = out.with_name(f"{out.name}.provenance.json")
-        signed = provenance.sign(provenance.statement(built), built.digest, opened)
-        path.write_bytes(signed)
-        console.OUT.print(f"provenance: {path}, {digest_of(signed)}")
+        _sign(lab, provenance.statement(built), built.digest, out)
     console.OUT.print(f"image: {out}, {built.digest}")
 
 
@@ -126,6 +122,14 @@ def inspect_command(
 
         appliance image inspect build/image/cpu
     """
+    if inspections.is_machine(folder):
+        machine_ = inspections.inspect_machine(folder)
+        if as_json:
+            console.print_json(machine_.as_json())
+            return
+        _show(machine_.values)
+        _explain(machine_, files)
+        return
     found = inspections.inspect(folder)
     if as_json:
         console.print_json(found.as_json())
@@ -134,13 +138,7 @@ def inspect_command(
     entrypoint = " ".join(config.config.entrypoint)
     console.OUT.print(f"{found.layout.digest}  {config.architecture}  {config.created}")
     console.OUT.print(f"runs {entrypoint} as {config.config.user}; {found.size_bytes:,d} bytes in files")
-    for space in found.by_layer():
-        console.OUT.print(f"  layer   {space.name:<24} {space.files:6d} files {space.size_bytes:14,d} bytes")
-    for space in found.by_package():
-        console.OUT.print(f"  package {space.name:<24} {space.files:6d} files {space.size_bytes:14,d} bytes")
-    largest = found.largest()
-    for line in largest if files else largest[:LARGEST]:
-        console.OUT.print(f"{line.size_bytes:14,d}  {line.path}\n{'':16}{line.package}: {line.why}")
+    _explain(found, files)
 
 
 @app.command("keys")
@@ -229,6 +227,14 @@ def _this_machine() -> Architecture:
     return found
 
 
+def _sign(lab: Path, statement: bytes, digest: str, out: Path) -> None:
+    """Have the lab in a folder sign provenance, and write it beside the image."""
+    signed = provenance.sign(statement, digest, labs.open_lab(lab, now=lambda: datetime.now(UTC)))
+    path = out.with_name(f"{out.name}.provenance.json")
+    path.write_bytes(signed)
+    console.OUT.print(f"provenance: {path}, {digest_of(signed)}")
+
+
 def _signing(key: Path | None, certificate: Path | None, enrolled: Path | None) -> Signing | None:
     """What the three options say together."""
     if key is None or certificate is None:
@@ -240,6 +246,17 @@ def _signing(key: Path | None, certificate: Path | None, enrolled: Path | None) 
     except OSError as error:
         raise EnvironmentProblem(f"cannot read the signing key: {error}; `appliance image keys` makes one") from None
     return Signing(signer, secure_boot.read(enrolled or certificate.parent))
+
+
+def _explain(found: inspections.Explained, files: bool) -> None:
+    """What takes the space, and why it is there."""
+    for space in found.by_layer():
+        console.OUT.print(f"  layer   {space.name:<24} {space.files:6d} files {space.size_bytes:14,d} bytes")
+    for space in found.by_package():
+        console.OUT.print(f"  package {space.name:<24} {space.files:6d} files {space.size_bytes:14,d} bytes")
+    largest = found.largest()
+    for line in largest if files else largest[:LARGEST]:
+        console.OUT.print(f"{line.size_bytes:14,d}  {line.path}\n{'':16}{line.package}: {line.why}")
 
 
 def _show(values: ReferenceValues) -> None:

@@ -21,7 +21,10 @@ ROOT = "root.img"
 BOOT_FILE = "vitrine.efi"
 BOOT_DISK = "boot.img"
 REFERENCE = "reference.json"
-MAX_BOOT_FILE_BYTES = 512 << 20
+FILES = "files.jsonl"
+SBOM = "sbom.json"
+VERSION = "VERSION_ID="
+MAX_VERSION_DIGITS = 10
 
 
 def measure(image: Path, name: str, keys: Keys | None = None) -> ReferenceValues:
@@ -48,6 +51,7 @@ def measure(image: Path, name: str, keys: Keys | None = None) -> ReferenceValues
     events = pcr.boot(boot_file, keys)
     fields = {
         "image": name,
+        "version": version(parts.release),
         "architecture": "amd64",
         "files": files,
         "command_line": parts.command_line,
@@ -62,6 +66,14 @@ def measure(image: Path, name: str, keys: Keys | None = None) -> ReferenceValues
         "registers": pcr.registers(events, replay(events)),
     }
     return validate(ReferenceValues, fields, "reference values")
+
+
+def version(release: str) -> int:
+    """The version in the release text of a boot file, which the stub measures. Raises `MalformedInput`."""
+    found = [line.removeprefix(VERSION) for line in release.splitlines() if line.startswith(VERSION)]
+    if len(found) != 1 or not found[0].isascii() or not found[0].isdecimal() or len(found[0]) > MAX_VERSION_DIGITS:
+        raise MalformedInput("release text", f"expected one line {VERSION}NUMBER, found {found}")
+    return int(found[0])
 
 
 def root_descriptor(command_line: str) -> verity.Descriptor:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.image import authenticode, pcr, secure_boot, uki
+from appliance.image import authenticode, measure, pcr, secure_boot, uki
 from appliance.image.secure_boot import NO_KEYS
 from attest.canonical import validate
 from attest.errors import MalformedInput, VerificationError
-from attest.reference import Measurement, ReferenceValues, compare, replay
+from attest.reference import Measurement, ReferenceValues, compare, replay, require_version
 from tests.unit import machine_parts
 
 TOOLS = (os.environ.get("SYSTEMD_MEASURE", ""), "/usr/lib/systemd/systemd-measure", "/lib/systemd/systemd-measure")
@@ -108,6 +108,24 @@ def test_reference_values_name_what_differs() -> None:
         compare(values, good | {12: b"\1" * 32})
     with pytest.raises(VerificationError, match="15=nothing"):
         compare(values, {register: value for register, value in good.items() if register != 15})
+
+
+def test_an_older_image_than_asked_for_is_refused() -> None:
+    values = reference()
+    for version in (None, 0, 99):
+        with pytest.raises(VerificationError, match="reference/version: expected at least 100"):
+            require_version(values.model_copy(update={"version": version}), 100)
+    for version in (100, 101):
+        require_version(values.model_copy(update={"version": version}), 100)
+
+
+def test_the_version_is_that_of_the_release_text() -> None:
+    assert measure.version("ID=vitrine\nVERSION_ID=1795305600\n") == 1_795_305_600
+    for text in ("", "VERSION_ID=\n", "VERSION_ID=1\nVERSION_ID=2", "VERSION_ID=1x", "VERSION_ID=-1", "VERSION_ID=²"):
+        with pytest.raises(MalformedInput, match="release text"):
+            measure.version(text)
+    with pytest.raises(MalformedInput, match="release text"):
+        measure.version("VERSION_ID=" + "9" * 5000)
 
 
 def test_reference_values_that_their_events_do_not_give_are_refused() -> None:
