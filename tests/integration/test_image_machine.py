@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 NONCE = bytes(range(32))
 REFUSED = "Access Denied"
 """What the firmware says on its console of a boot file that it does not start."""
-REFUSAL_S = 120.0
+REFUSAL_S = 240.0
 
 
 def signer(folder: Path) -> authenticode.SigningKey:
