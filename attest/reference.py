@@ -50,6 +50,23 @@ class ImageFile(Model):
     """Its size."""
 
 
+class Launch(Model):
+    """What the processor measures of a confidential VM before its first instruction: where one boots the image."""
+
+    platform: Literal["sev-snp"]
+    """Whose processor."""
+    measurement: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
+    """SHA-384, hex: MEASUREMENT of an attestation report (SEV-SNP ABI specification, table 23)."""
+    firmware: Digest
+    """SHA-256 of the firmware; it checks the boot file against a digest that is part of the measurement."""
+    processor: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,32}$")]
+    """The type of the virtual processors, as QEMU names it."""
+    processors: Annotated[int, Field(ge=1, le=512)]
+    """How many there are."""
+    guest_features: Annotated[int, Field(ge=0, lt=2**64)]
+    """SEV_FEATURES of each of them."""
+
+
 class ReferenceValues(Model):
     """What one image measures to."""
 
@@ -57,6 +74,8 @@ class ReferenceValues(Model):
     """Format and version."""
     image: Text
     """The image's name."""
+    version: Annotated[int, Field(ge=0, lt=2**33)] | None = None
+    """The image's version, which grows: the recipe's time in seconds. It is part of the boot file's release text."""
     architecture: Literal["amd64"]
     """The processor that it boots on."""
     files: tuple[ImageFile, ...]
@@ -71,6 +90,8 @@ class ReferenceValues(Model):
     """The measurements, in order within each register."""
     registers: dict[Register, Hex32]
     """The values that the events give, and 64 zeros for registers that have to stay as they are."""
+    launch: Launch | None = None
+    """The launch measurement of a confidential VM; None where it was not asked for."""
 
     @model_validator(mode="after")
     def _registers_follow(self) -> Self:
@@ -118,6 +139,14 @@ def compare(reference: ReferenceValues, found: dict[int, bytes]) -> None:
             found=", ".join(f"{name}={found.get(int(name), b'').hex() or 'nothing'}" for name in differ),
             advice="; ".join(MEANING.get(int(name), f"register {name} has to stay empty") for name in differ),
         )
+
+
+def require_version(reference: ReferenceValues, minimum: int) -> None:
+    """Raises `VerificationError` (layer `reference`) unless the image is of the version `minimum` or a later one."""
+    if reference.version is None or reference.version < minimum:
+        found = "none" if reference.version is None else reference.version
+        advice = "this image is older than the policy allows: what was repaired since then is not in it"
+        raise VerificationError("reference", "version", expected=f"at least {minimum}", found=found, advice=advice)
 
 
 MEANING = {

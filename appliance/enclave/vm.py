@@ -27,7 +27,7 @@ import structlog
 
 from appliance.enclave.guest import CHANNEL_PORT, EVIDENCE_PORT
 from appliance.frames import ChannelError, Kind, Reader, pack, write_all
-from appliance.image import measure
+from appliance.image import measure, secure_boot, settings
 from attest import canonical, tpm
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, VerificationError
@@ -42,6 +42,11 @@ FIRMWARE = (
     (Path("/usr/share/edk2/x64/OVMF_CODE.4m.fd"), Path("/usr/share/edk2/x64/OVMF_VARS.4m.fd")),
 )
 """Where distributions have the firmware and its empty settings."""
+CHECKING_FIRMWARE = (
+    (Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
+    (Path("/usr/share/edk2/x64/OVMF_CODE.secboot.4m.fd"), Path("/usr/share/edk2/x64/OVMF_VARS.4m.fd")),
+)
+"""The same for firmware that can check signatures (Secure Boot)."""
 CONSOLE_BYTES = 1 << 16
 BOOT_TIMEOUT_S = 180.0
 KVM_BOOT_TIMEOUT_S = 30.0
@@ -75,6 +80,8 @@ class VmPlan:
     """Processors of the machine."""
     channel: bool = False
     """Whether it gets the channel that a job is run over."""
+    enrolled: str | None = None
+    """The folder of the Secure Boot keys that the firmware has; None for firmware that checks no signature."""
 
     def digest(self) -> str:
         """SHA-256 over the plan's canonical JSON."""
@@ -83,7 +90,10 @@ class VmPlan:
     def arguments(self, work: Path) -> list[str]:
         """QEMU's arguments; sockets, console and the copy of the settings lie in the folder `work`."""
         cpu = "host" if self.accelerator == "kvm" else "max"
-        arguments = ["-machine", "q35,smm=off,hpet=off", "-accel", self.accelerator, "-cpu", cpu]
+        smm = "on" if self.enrolled else "off"
+        arguments = ["-machine", f"q35,smm={smm},hpet=off", "-accel", self.accelerator, "-cpu", cpu]
+        if self.enrolled:  # settings that only the firmware's own mode of the processor can write
+            arguments += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
         arguments += ["-smp", str(self.processors), "-m", str(self.memory_mib)]
         arguments += ["-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot"]
         arguments += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
@@ -122,7 +132,8 @@ def plan(
     if missing := [str(path) for path in files if not path.is_file()]:
         expected = "build the image with `appliance image build --format uki`"
         raise EnvironmentProblem(f"the virtual machine needs {', '.join(missing)}, not there: {expected}")
-    found = [pair for pair in FIRMWARE if all(path.is_file() for path in pair)]
+    checking = secure_boot.present(image)
+    found = [pair for pair in (CHECKING_FIRMWARE if checking else FIRMWARE) if all(path.is_file() for path in pair)]
     if not found:
         raise EnvironmentProblem("no UEFI firmware on this host: install OVMF (Debian: `apt install ovmf`)")
     if kvm is None:
@@ -136,6 +147,7 @@ def plan(
         accelerator="kvm" if kvm else "tcg",
         channel=channel,
         memory_mib=memory_mib,
+        enrolled=str(image.resolve()) if checking else None,
     )
 
 
@@ -208,7 +220,9 @@ def booted(vm: VmPlan) -> Iterator[Machine]:
     with contextlib.ExitStack() as stack:
         # Paths of sockets are short, so the folder lies in /tmp whatever TMPDIR says.
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vitrine-vm-", dir="/tmp")))
-        shutil.copyfile(vm.settings, work / "settings")
+        empty = Path(vm.settings).read_bytes()
+        keys = secure_boot.read(Path(vm.enrolled)) if vm.enrolled else None
+        (work / "settings").write_bytes(settings.enrol(empty, keys) if keys else empty)
         (work / "state").mkdir()
         listeners = {name: stack.enter_context(_listen(work / name)) for name in _sockets(vm)}
         tpm = [swtpm, "socket", "--tpm2", "--tpmstate", f"dir={work / 'state'},mode=0600"]

@@ -3,6 +3,9 @@
     root.img         EROFS of the tree, superblock and tree of dm-verity, descriptor
     vitrine.efi      the unified kernel image; its command line names the descriptor of root.img
     boot.img         a disk with nothing but that file, for a virtual machine to start from
+    PK.esl ...       the Secure Boot keys that it starts with, where it is signed (`secure_boot.py`)
+    files.jsonl      every file of root.img: its package, and why it is there (`listing.py`)
+    sbom.json        CycloneDX (`sbom.py`)
     reference.json   what a TPM holds after booting it (`measure.py`)
 
 The same recipe, lock and tree give the same bytes anywhere. The folder appears whole or not at all.
@@ -14,10 +17,13 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from appliance.image import debs, erofs, esp, init, initramfs, measure, uki, verity
+from appliance.image import authenticode, debs, erofs, esp, init, initramfs, measure, secure_boot, uki, verity
+from appliance.image.authenticode import SigningKey
 from appliance.image.machine import ROOT_ARGUMENT, MachineLock, MachineRecipe
+from appliance.image.secure_boot import Keys
 from appliance.image.tree import Tree, folder, merge, tree
 from attest.errors import EnvironmentProblem, MalformedInput
 from attest.reference import ReferenceValues
@@ -31,12 +37,31 @@ Fetch = Callable[[str], bytes]
 """Gives the bytes of a locked package by its name, compared with the lock."""
 
 
+@dataclass(frozen=True)
+class Signing:
+    """How a boot file is signed for Secure Boot."""
+
+    key: SigningKey
+    """With what."""
+    enrolled: Keys
+    """The keys of the hosts that it is for; the signer's certificate is in their db."""
+
+
 def build(
-    recipe: MachineRecipe, lock: MachineLock, root: Tree, sources: Path, fetch: Fetch, out: Path
+    recipe: MachineRecipe,
+    lock: MachineLock,
+    root: Tree,
+    sources: Path,
+    fetch: Fetch,
+    out: Path,
+    papers: Mapping[str, bytes],
+    signing: Signing | None = None,
 ) -> ReferenceValues:
     """Build into the new folder `out`; the `init` source lies in the folder `sources`. Returns the reference values.
 
-    Raises `MalformedInput`, `VerificationError` where something is not what the lock says, `EnvironmentProblem`.
+    `root`: a complete tree. `papers`: files that describe the image, by name. With `signing` the boot file is signed,
+    and the keys that it starts with lie beside it. Raises `MalformedInput`, `VerificationError` where something is not
+    what the lock says, `EnvironmentProblem`.
     """
     if out.exists():
         raise EnvironmentProblem(f"{out} is there already: name a new folder")
@@ -46,10 +71,15 @@ def build(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
         folder_ = Path(work) / "image"
         folder_.mkdir(mode=0o755)
-        descriptor = write_disk(complete(recipe, root), folder_ / measure.ROOT, seconds=recipe.epoch, name=recipe.name)
+        descriptor = write_disk(root, folder_ / measure.ROOT, seconds=recipe.epoch, name=recipe.name)
         image = boot_file(recipe, packages, program, descriptor)
+        if signing is not None:
+            image = authenticode.sign(image, signing.key)
+            secure_boot.write(signing.enrolled, folder_)
         (folder_ / measure.BOOT_FILE).write_bytes(image)
         (folder_ / measure.BOOT_DISK).write_bytes(esp.build(image))
+        for name, content in papers.items():
+            (folder_ / name).write_bytes(content)
         values = measure.measure(folder_, recipe.name)
         (folder_ / measure.REFERENCE).write_bytes(measure.dump(values))
         for path in folder_.iterdir():

@@ -5,6 +5,10 @@ so the bytes do not depend on the Python that the builder runs: same interpreter
 seed, an empty environment. The files say that nobody is to check them against their source (PEP 552), which holds,
 because both are in the same read-only image.
 
+In the layers that the recipe calls sourceless the byte code stands in the place of its source file (`os.pyc` for
+`os.py`): half the space, and the file that is measured at boot is the one that runs. The source is in the locked
+package, and whoever builds the image compiles it.
+
 The byte code is the same for all architectures; the interpreter that runs is that of the builder's machine.
 """
 
@@ -61,10 +65,13 @@ def compile_all(recipe: ImageRecipe, interpreter: Tree, trees: Sequence[tuple[st
         materialise(interpreter, root)
         command = [str(root / machine.loader[1:]), "--library-path", str(root / "usr" / "lib" / machine.triplet)]
         command += [str(root / recipe.python.interpreter[1:]), "-s", "-P", "-S", "-B", "-c", _COMPILE]
-        return {layer: _compile(recipe, command, tree, Path(name) / f"layer-{layer}") for layer, tree in trees}
+        return {
+            layer: _compile(recipe, command, tree, Path(name) / f"layer-{layer}", layer in recipe.python.sourceless)
+            for layer, tree in trees
+        }
 
 
-def _compile(recipe: ImageRecipe, command: list[str], content: Tree, stage: Path) -> list[Entry]:
+def _compile(recipe: ImageRecipe, command: list[str], content: Tree, stage: Path, sourceless: bool) -> list[Entry]:
     """The byte code of one layer's files, compiled in the folder `stage`."""
     sources = [entry for entry in content.entries if entry.kind == "file" and entry.path.endswith(".py")]
     if not sources:
@@ -86,10 +93,10 @@ def _compile(recipe: ImageRecipe, command: list[str], content: Tree, stage: Path
     if done.returncode != 0:
         said = "\n".join(done.stderr.strip().splitlines()[-4:])
         raise MalformedInput("image", f"expected Python files that compile; the image's Python said:\n{said}")
-    return [
-        file(_cached(recipe, entry.path), (stage / (entry.path[1:] + "c")).read_bytes(), entry.package, WHY)
-        for entry in sources
-    ]
+    compiled = [(entry, (stage / (entry.path[1:] + "c")).read_bytes()) for entry in sources]
+    if sourceless:
+        return [file(f"{entry.path}c", code, entry.package, f"{entry.reason}; byte code") for entry, code in compiled]
+    return [file(_cached(recipe, entry.path), code, entry.package, WHY) for entry, code in compiled]
 
 
 def _cached(recipe: ImageRecipe, path: str) -> str:

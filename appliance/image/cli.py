@@ -9,15 +9,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from appliance.image import authenticode, machine, measure, oci, provenance, secure_boot, snp, vm
 from appliance.image import build as builds
 from appliance.image import inspect as inspections
 from appliance.image import lock as locks
-from appliance.image import machine, measure, oci, provenance, vm
+from appliance.image.assemble import Signing
 from appliance.image.bytecode import HOST
 from appliance.image.recipe import ARCHITECTURES, Architecture
 from appliance.notary import lab as labs
 from attest import console
-from attest.digest import digest_of
+from attest.digest import digest_file, digest_of
 from attest.errors import EnvironmentProblem
 from attest.reference import ReferenceValues
 
@@ -64,6 +65,13 @@ def build_command(
     form: Annotated[
         Literal["oci", "uki"], typer.Option("--format", help="oci: an OCI image layout; uki: the measured VM.")
     ] = "oci",
+    sign_key: Annotated[
+        Path | None, typer.Option(help="With --format uki: sign for Secure Boot with this key, PEM.", metavar="KEY")
+    ] = None,
+    sign_cert: Annotated[Path | None, typer.Option(help="The certificate of that key, PEM.", metavar="CERT")] = None,
+    enrolled: Annotated[
+        Path | None, typer.Option(help="The folder of the keys that hosts enrol; the certificate's by default.")
+    ] = None,
 ) -> None:
     """Build an image: the same bytes on any machine, at any time.
 
@@ -72,18 +80,21 @@ def build_command(
         appliance image build images/cpu.toml --out build/image/cpu
     """
     if form == "uki":
-        if lab is not None:
-            raise EnvironmentProblem("--lab goes with --format oci: a machine's provenance is not written yet")
-        values = vm.build_image(
+        machine_ = vm.build_image(
             recipe,
             out,
             cache=cache or default_cache(),
             engines=engines,
             leave_out=tuple(leave_out or ()),
+            signing=_signing(sign_key, sign_cert, enrolled),
             progress=_say,
         )
-        _show(values)
+        _show(machine_.values)
+        if lab is not None:
+            _sign(lab, provenance.machine_statement(machine_), machine_.digest, out)
         return
+    if sign_key or sign_cert or enrolled:
+        raise EnvironmentProblem("--sign-key, --sign-cert and --enrolled go with --format uki: only it is booted")
     built = builds.build(
         recipe,
         out,
@@ -95,11 +106,7 @@ def build_command(
     )
     console.OUT.print(built.plan.describe())
     if lab is not None:
-        opened = labs.open_lab(lab, now=lambda: datetime.now(UTC))
-        path = out.with_name(f"{out.name}.provenance.json")
-        signed = provenance.sign(provenance.statement(built), built.digest, opened)
-        path.write_bytes(signed)
-        console.OUT.print(f"provenance: {path}, {digest_of(signed)}")
+        _sign(lab, provenance.statement(built), built.digest, out)
     console.OUT.print(f"image: {out}, {built.digest}")
 
 
@@ -115,6 +122,14 @@ def inspect_command(
 
         appliance image inspect build/image/cpu
     """
+    if inspections.is_machine(folder):
+        machine_ = inspections.inspect_machine(folder)
+        if as_json:
+            console.print_json(machine_.as_json())
+            return
+        _show(machine_.values)
+        _explain(machine_, files)
+        return
     found = inspections.inspect(folder)
     if as_json:
         console.print_json(found.as_json())
@@ -123,18 +138,43 @@ def inspect_command(
     entrypoint = " ".join(config.config.entrypoint)
     console.OUT.print(f"{found.layout.digest}  {config.architecture}  {config.created}")
     console.OUT.print(f"runs {entrypoint} as {config.config.user}; {found.size_bytes:,d} bytes in files")
-    for space in found.by_layer():
-        console.OUT.print(f"  layer   {space.name:<24} {space.files:6d} files {space.size_bytes:14,d} bytes")
-    for space in found.by_package():
-        console.OUT.print(f"  package {space.name:<24} {space.files:6d} files {space.size_bytes:14,d} bytes")
-    largest = found.largest()
-    for line in largest if files else largest[:LARGEST]:
-        console.OUT.print(f"{line.size_bytes:14,d}  {line.path}\n{'':16}{line.package}: {line.why}")
+    _explain(found, files)
+
+
+@app.command("keys")
+def keys_command(
+    out: Annotated[Path, typer.Option(help="The folder to make; it will hold secrets.")],
+    name: Annotated[str, typer.Option(help="The lab's name, for the certificates.")] = "Vitrine lab",
+) -> None:
+    """Make a lab's Secure Boot keys: db signs boot files, PK and KEK say who may change what a host starts.
+
+    Example:
+
+        appliance image keys --out lab/secure-boot
+    """
+    secure_boot.make(out, name)
+    for variable in secure_boot.VARIABLES:
+        console.OUT.print(f"{variable:<3}  {out / f'{variable}.crt'}  {digest_file(out / f'{variable}.esl')}")
+    console.OUT.print(f"keep {out} away from appliances: they need the .esl files only")
 
 
 @app.command("measure")
 def measure_command(
     folder: Annotated[Path, typer.Argument(help="The folder of a measured VM's image.")],
+    enrolled: Annotated[
+        Path | None, typer.Option(help="The folder of the host's Secure Boot keys; those beside the image by default.")
+    ] = None,
+    snp_firmware: Annotated[
+        Path | None, typer.Option(help="Firmware for AMD SEV-SNP: compute the launch measurement with it as well.")
+    ] = None,
+    processor: Annotated[str, typer.Option(help="The virtual processors under SEV-SNP, by QEMU's name.")] = "EPYC-v4",
+    processors: Annotated[int, typer.Option(min=1, max=512, help="How many of them.")] = 2,
+    guest_features: Annotated[
+        int, typer.Option(min=1, help="SEV_FEATURES that the host's kernel gives them; 33 with swapped debug state.")
+    ] = snp.GUEST_FEATURES,
+    out: Annotated[Path | None, typer.Option(help="Write the values to this file, such as below policy/reference.")] = (
+        None
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Compute what a TPM holds after booting an image, from its files and without a boot: reference values.
@@ -143,7 +183,16 @@ def measure_command(
 
         appliance image measure build/vm
     """
-    values = measure.measure(folder, measure.load(folder / measure.REFERENCE).image)
+    keys = secure_boot.read(enrolled) if enrolled else None
+    values = measure.measure(folder, measure.load(folder / measure.REFERENCE).image, keys)
+    if snp_firmware is not None:
+        boot_file = folder / measure.BOOT_FILE
+        measured = snp.launch(
+            boot_file, snp_firmware, processor=processor, processors=processors, guest_features=guest_features
+        )
+        values = values.model_copy(update={"launch": measured})
+    if out is not None:
+        _replace(out, measure.dump(values))
     if as_json:
         typer.echo(measure.dump(values), nl=False)
         return
@@ -178,6 +227,38 @@ def _this_machine() -> Architecture:
     return found
 
 
+def _sign(lab: Path, statement: bytes, digest: str, out: Path) -> None:
+    """Have the lab in a folder sign provenance, and write it beside the image."""
+    signed = provenance.sign(statement, digest, labs.open_lab(lab, now=lambda: datetime.now(UTC)))
+    path = out.with_name(f"{out.name}.provenance.json")
+    path.write_bytes(signed)
+    console.OUT.print(f"provenance: {path}, {digest_of(signed)}")
+
+
+def _signing(key: Path | None, certificate: Path | None, enrolled: Path | None) -> Signing | None:
+    """What the three options say together."""
+    if key is None or certificate is None:
+        if key or certificate or enrolled:
+            raise EnvironmentProblem("--sign-key and --sign-cert go together, and --enrolled with both")
+        return None
+    try:
+        signer = authenticode.load_signing_key(key.read_bytes(), certificate.read_bytes())
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot read the signing key: {error}; `appliance image keys` makes one") from None
+    return Signing(signer, secure_boot.read(enrolled or certificate.parent))
+
+
+def _explain(found: inspections.Explained, files: bool) -> None:
+    """What takes the space, and why it is there."""
+    for space in found.by_layer():
+        console.OUT.print(f"  layer   {space.name:<24} {space.files:6d} files {space.size_bytes:14,d} bytes")
+    for space in found.by_package():
+        console.OUT.print(f"  package {space.name:<24} {space.files:6d} files {space.size_bytes:14,d} bytes")
+    largest = found.largest()
+    for line in largest if files else largest[:LARGEST]:
+        console.OUT.print(f"{line.size_bytes:14,d}  {line.path}\n{'':16}{line.package}: {line.why}")
+
+
 def _show(values: ReferenceValues) -> None:
     for item in values.files:
         console.OUT.print(f"{item.name:<12} {item.size_bytes:14,d} bytes  {item.digest}")
@@ -185,12 +266,18 @@ def _show(values: ReferenceValues) -> None:
         console.OUT.print(f"  {event.register_:2d}  {event.digest}  {event.what}")
     for register, value in sorted(values.registers.items(), key=lambda item: int(item[0])):
         console.OUT.print(f"register {register:>2}  {value}")
+    if values.launch is not None:
+        launch = values.launch
+        console.OUT.print(f"{launch.platform}, {launch.processors} x {launch.processor}: {launch.measurement}")
 
 
 def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}") from None
 
 
 def _say(text: str) -> None:

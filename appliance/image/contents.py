@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import hashlib
 import io
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import appliance
 import attest
 from appliance import resources
 from appliance.engine.recipe import RECORD, EngineRecord, load_record
-from appliance.image import debs, wheels
+from appliance.image import debs, elf, wheels
 from appliance.image.bytecode import compile_all
 from appliance.image.lock import LockedArchitecture
 from appliance.image.recipe import Architecture, Fixed, ImageRecipe, Package, Rule, Selection, pattern
@@ -30,6 +29,7 @@ RECIPE = "recipe"
 """The package of what the recipe itself brings."""
 STREAMED = (".gguf",)
 """Files that stay on the disk until they are written: models may be larger than memory."""
+CACHE = "/__pycache__/"
 WHY_RECORD = "the files of this distribution that are in the image, each with its SHA-256"
 
 Entries = dict[str, list[Entry]]
@@ -64,7 +64,6 @@ def own_entries(recipe: ImageRecipe, architecture: Architecture, engines: Path) 
     entries: Entries = {name: [] for name in recipe.layers}
     project = recipe.project
     selection = Selection(project.name, project.reason, project.keep, project.drop, on=architecture)
-    record: list[tuple[str, bytes]] = []
     site = recipe.python.site
     for path, source in project_files():
         why = selection.reason(path)
@@ -73,16 +72,10 @@ def own_entries(recipe: ImageRecipe, architecture: Architecture, engines: Path) 
         layer = _layer_of(path, recipe)
         content: Path | bytes = source if path.endswith(STREAMED) else source.read_bytes()
         entries[layer].append(file(f"{site}/{path}", content, project.name, why))
-        if layer == project.layer:
-            record.append((path, source.read_bytes()))
     selection.finish()
     info = f"{project.name}-{attest.__version__}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {project.name}\nVersion: {attest.__version__}\n".encode()
-    record.append((f"{info}/METADATA", metadata))
-    entries[project.layer] += [
-        file(f"{site}/{info}/METADATA", metadata, project.name, "name and version"),
-        _record(project.name, site, info, record),
-    ]
+    entries[project.layer].append(file(f"{site}/{info}/METADATA", metadata, project.name, "name and version"))
     engine, engine_record = _engine(recipe, architecture, engines)
     entries[recipe.engine.layer] += engine
     return entries, engine_record
@@ -96,10 +89,33 @@ def trees(
     `interpreter`: the tree of the layers that hold this machine's pinned Python.
     """
     plain = [(name, tree(entries[name])) for name in recipe.layers if entries.get(name) and name not in leave_out]
-    if not recipe.python.bytecode or interpreter is None:
-        return plain
-    compiled = compile_all(recipe, interpreter, plain)
-    return [(name, tree([*one.entries, *compiled[name]])) for name, one in plain]
+    if recipe.python.bytecode and interpreter is not None:
+        compiled = compile_all(recipe, interpreter, plain)
+        sources = {name: recipe.python.sourceless.count(name) == 0 for name, _ in plain}
+        plain = [(name, tree([*_without_code(one, sources[name]), *compiled[name]])) for name, one in plain]
+    return [(name, tree([*one.entries, *_records(one, recipe.python.site)])) for name, one in plain]
+
+
+def _without_code(one: Tree, sources: bool) -> Iterable[Entry]:
+    """The entries of a layer, without source files where those do not stay."""
+    return (entry for entry in one.entries if sources or not entry.path.endswith(".py"))
+
+
+def _records(one: Tree, site: str) -> Iterable[Entry]:
+    """A `RECORD` for each distribution whose metadata is in a layer (PEP 376): its files there, sorted."""
+    for metadata in one.entries:
+        folder_, _, name = metadata.path.rpartition("/")
+        if name != "METADATA" or not folder_.startswith(f"{site}/"):
+            continue
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        for entry in one.entries:
+            path = entry.path.removeprefix(f"{site}/")
+            if entry.package == metadata.package and entry.kind == "file" and path != entry.path and CACHE not in path:
+                digest = base64.urlsafe_b64encode(bytes.fromhex(entry.sha256)).rstrip(b"=").decode()
+                lines.writerow((path, f"sha256={digest}", entry.size_bytes))
+        lines.writerow((f"{folder_.removeprefix(f'{site}/')}/RECORD", "", ""))
+        yield file(f"{folder_}/RECORD", text.getvalue().encode(), metadata.package, WHY_RECORD)
 
 
 def project_files() -> Iterable[tuple[str, Path]]:
@@ -161,36 +177,18 @@ def _distribution(
     package: Package, recipe: ImageRecipe, architecture: Architecture, data: bytes, filename: str
 ) -> list[Entry]:
     selection = Selection(package.name, package.reason, package.keep, package.drop, on=architecture)
-    site, info = recipe.python.site, ""
-    kept: list[tuple[str, bytes]] = []
     entries = []
     for item in wheels.files(data, filename):
-        top = item.path.partition("/")[0]
-        if top.endswith(".dist-info"):
-            info = top
         if _dropped(recipe.python.drop, item.path) or (why := selection.reason(item.path)) is None:
             continue
-        kept.append((item.path, item.content))
-        entries.append(file(f"{site}/{item.path}", item.content, package.name, why))
+        content = elf.stripped(item.content) if package.strip and elf.is_elf(item.content) else item.content
+        entries.append(file(f"{recipe.python.site}/{item.path}", content, package.name, why))
     selection.finish()
-    if info:
-        entries.append(_record(package.name, site, info, kept))
     return entries
 
 
 def _dropped(rules: Iterable[Rule], path: str) -> bool:
     return any(pattern(rule.path).fullmatch(path) for rule in rules)
-
-
-def _record(package: str, site: str, info: str, files: Iterable[tuple[str, bytes]]) -> Entry:
-    """The `RECORD` of a distribution: PEP 376's lines, sorted."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    for path, content in sorted(files):
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-        lines.writerow((path, f"sha256={digest}", len(content)))
-    lines.writerow((f"{info}/RECORD", "", ""))
-    return file(f"{site}/{info}/RECORD", text.getvalue().encode(), package, WHY_RECORD)
 
 
 def _engine(recipe: ImageRecipe, architecture: Architecture, engines: Path) -> tuple[list[Entry], EngineRecord]:

@@ -13,16 +13,17 @@ Not compressed on purpose: under emulation reading costs less than unpacking, an
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from appliance.image.tree import Entry, Tree
-from attest.errors import EnvironmentProblem, MalformedInput
+from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
 
 BLOCK = 4096
 BLOCK_BITS = 12
@@ -43,6 +44,24 @@ _TYPES = {"file": (stat.S_IFREG, 1), "dir": (stat.S_IFDIR, 2), "link": (stat.S_I
 """Bits of a mode, and the type in a folder's entry."""
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What decides where an entry lies in a file system: all but a file's content, which its digest stands for."""
+
+    path: str
+    """Absolute."""
+    kind: str
+    """`dir`, `file` or `link`."""
+    mode: int
+    """Its permissions."""
+    size_bytes: int
+    """Size of a file."""
+    target: str | None
+    """Where a link leads."""
+    sha256: str | None
+    """SHA-256 of a file's content, hex."""
+
+
 @dataclass
 class _Node:
     """One inode to be: what it is, and where its content goes."""
@@ -50,7 +69,7 @@ class _Node:
     path: str
     kind: str
     mode: int
-    entry: Entry | None
+    entry: Entry | Outline | None
     children: list[_Node]
     number: int = 0
     links: int = 1
@@ -69,11 +88,10 @@ def write(tree: Tree, image: Path, *, seconds: int, uuid: bytes, name: str) -> N
         raise MalformedInput("erofs volume", f"expected a UUID of 16 bytes and a name of at most 15, found {name!r}")
     try:
         with image.open("xb") as file:
-            nodes = _nodes(tree)
+            nodes = _nodes(tree.entries)
             first = 1 + _blocks(len(nodes) * INODE_SLOTS * SLOT)
             total = _lay_out(nodes, first)
-            head = _superblock(len(nodes), total, seconds, uuid, name)
-            file.write(head.ljust(BLOCK, b"\0"))
+            file.write(_superblock(len(nodes), total, seconds, uuid, name.encode()))
             file.write(b"".join(_inode(node, seconds) for node in nodes))
             file.write(bytes(-file.tell() % BLOCK))
             for node in nodes:
@@ -82,15 +100,65 @@ def write(tree: Tree, image: Path, *, seconds: int, uuid: bytes, name: str) -> N
         raise EnvironmentProblem(f"cannot write the file system {image}: {error}") from error
 
 
-def _nodes(tree: Tree) -> list[_Node]:
+def check(image: Path, outlines: Iterable[Outline]) -> None:
+    """Check that the file `image` begins with a file system of exactly these entries, as `write` makes it.
+
+    The layout is made again from the outlines and compared byte by byte; of files the digests are compared. Raises
+    `VerificationError` (`image/listing`) for any difference, `MalformedInput` for outlines that make no tree.
+    """
+    nodes = _nodes(outlines)
+    first = 1 + _blocks(len(nodes) * INODE_SLOTS * SLOT)
+    total = _lay_out(nodes, first)
+    try:
+        with image.open("rb") as file:
+            head = file.read(BLOCK).ljust(BLOCK, b"\0")
+            seconds, uuid, name = (_SUPERBLOCK.unpack_from(head, SUPERBLOCK_AT)[place] for place in (7, 12, 13))
+            if head != _superblock(len(nodes), total, seconds, uuid, name):
+                raise _differs("the superblock")
+            inodes = b"".join(_inode(node, seconds) for node in nodes)
+            inodes += bytes(-len(inodes) % BLOCK)
+            if file.read(len(inodes)) != inodes:
+                raise _differs("an inode: another kind, mode, size or place of something")
+            for node in nodes:
+                file.seek(node.block * BLOCK)
+                if node.content is not None and file.read(node.size) != node.content:
+                    raise _differs(f"the entries or the target of {node.path}")
+                if isinstance(node.entry, Outline) and node.kind == "file" and _sha256(file, node) != node.entry.sha256:
+                    raise _differs(f"the content of {node.path}")
+                if any(file.read(-node.size % BLOCK)):
+                    raise _differs(f"something behind the content of {node.path}")
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot read the file system {image}: {error}") from error
+
+
+def _sha256(file: BinaryIO, node: _Node) -> str:
+    state = hashlib.sha256()
+    left = node.size
+    while left and (chunk := file.read(min(COPY_BYTES, left))):
+        state.update(chunk)
+        left -= len(chunk)
+    return state.hexdigest()
+
+
+def _differs(what: str) -> VerificationError:
+    advice = "disk and file listing are not of one build: build it again"
+    return VerificationError(
+        "image", "listing", expected="a disk that the file listing explains", found=what, advice=advice
+    )
+
+
+def _nodes(entries: Iterable[Entry | Outline]) -> list[_Node]:
     """All inodes, the root first, numbered in this order."""
     root = _Node("/", "dir", 0o755, None, [])
     found = {"/": root}
-    for entry in tree.entries:
+    for entry in entries:
+        above = found.get(posixpath.dirname(entry.path))
+        if above is None or above.kind != "dir" or entry.path in found:
+            raise MalformedInput("erofs", f"expected each entry once, below folders, found {entry.path[:300]!r}")
         if len(posixpath.basename(entry.path).encode()) > NAME_MAX:
             raise MalformedInput("erofs", f"expected names of at most {NAME_MAX} bytes, found {entry.path[:300]!r}")
         node = found[entry.path] = _Node(entry.path, entry.kind, entry.mode, entry, [])
-        found[posixpath.dirname(entry.path)].children.append(node)
+        above.children.append(node)
     nodes = list(found.values())
     for position, node in enumerate(nodes):
         node.number = position * INODE_SLOTS
@@ -138,10 +206,10 @@ def _folder(node: _Node, parent: _Node) -> bytes:
     return b"".join(blocks)
 
 
-def _superblock(inodes: int, blocks: int, seconds: int, uuid: bytes, name: str) -> bytes:
-    """Bytes up to the end of the superblock. No checksum: the tree above authenticates every block."""
-    fields = (MAGIC, 0, 0, BLOCK_BITS, 0, 0, inodes, seconds, 0, blocks, 1, 0, uuid, name.encode(), 0, 0, 0, 0)
-    return bytes(SUPERBLOCK_AT) + _SUPERBLOCK.pack(*fields)
+def _superblock(inodes: int, blocks: int, seconds: int, uuid: bytes, name: bytes) -> bytes:
+    """The block that the superblock is in. No checksum: the tree above authenticates every block."""
+    fields = (MAGIC, 0, 0, BLOCK_BITS, 0, 0, inodes, seconds, 0, blocks, 1, 0, uuid, name, 0, 0, 0, 0)
+    return (bytes(SUPERBLOCK_AT) + _SUPERBLOCK.pack(*fields)).ljust(BLOCK, b"\0")
 
 
 def _inode(node: _Node, seconds: int) -> bytes:
@@ -166,11 +234,11 @@ def _content(tree: Tree, node: _Node) -> Iterator[bytes]:
     """The content in chunks: a model may be larger than memory."""
     if node.content is not None:
         yield node.content
-    elif node.entry is not None and isinstance(node.entry.source, Path):
+    elif isinstance(node.entry, Entry) and isinstance(node.entry.source, Path):
         with node.entry.source.open("rb") as source:
             while chunk := source.read(COPY_BYTES):
                 yield chunk
-    elif node.entry is not None:
+    elif isinstance(node.entry, Entry):
         yield tree.read(node.entry)
 
 

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.image import listing, oci
+from appliance.image import erofs, listing, measure, oci
+from appliance.image.erofs import Outline
 from appliance.image.layer import CHUNK_BYTES, Member
 from appliance.image.listing import Line
 from appliance.image.oci import Layout
 from appliance.image.spec import FILES_TYPE
 from attest.canonical import JSON
 from attest.errors import MalformedInput, VerificationError
+from attest.reference import ReferenceValues
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,9 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """An image whose every file was compared with its explanation."""
+class Explained:
+    """Files that were each compared with their explanation."""
 
-    layout: Layout
-    """The image."""
     lines: Sequence[Line]
     """Every entry, layer by layer."""
 
@@ -60,6 +60,14 @@ class Inspection:
         return sorted(
             (line for line in self.lines if line.kind == "file"), key=lambda line: (-line.size_bytes, line.path)
         )
+
+
+@dataclass(frozen=True)
+class Inspection(Explained):
+    """An OCI image whose every file was compared with its explanation."""
+
+    layout: Layout
+    """The image."""
 
     def as_json(self) -> JSON:
         """All of it as JSON."""
@@ -100,7 +108,48 @@ def inspect(folder: Path) -> Inspection:
     if explained:
         found = sorted(path for _, path in explained)[:5]
         raise _differs("files that are in the layers", f"{len(explained)} that are not, such as {found}")
-    return Inspection(layout, lines)
+    return Inspection(lines, layout)
+
+
+@dataclass(frozen=True)
+class MachineInspection(Explained):
+    """A measured VM's image: its reference values, computed again, and its root disk, compared with its listing."""
+
+    values: ReferenceValues
+    """What it measures to."""
+
+    def as_json(self) -> JSON:
+        """All of it as JSON."""
+        return {
+            "reference": self.values.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "size_bytes": self.size_bytes,
+            "packages": [vars(space) for space in self.by_package()],
+            "files": [line.model_dump(mode="json", exclude_none=True) for line in self.lines],
+        }
+
+
+def is_machine(folder: Path) -> bool:
+    """Whether the image in `folder` is a measured VM's."""
+    return (folder / measure.BOOT_FILE).exists()
+
+
+def inspect_machine(folder: Path) -> MachineInspection:
+    """The explanation of the measured VM's image in `folder`.
+
+    Raises `VerificationError` where root disk, boot file and file listing are not of each other, `MalformedInput`.
+    """
+    values = measure.measure(folder, measure.load(folder / measure.REFERENCE).image)
+    try:
+        data = (folder / measure.FILES).read_bytes()
+    except OSError as error:
+        raise MalformedInput("image", f"expected a file listing {measure.FILES} in it: {error.strerror}") from None
+    lines = listing.read(data)
+    erofs.check(folder / measure.ROOT, [_outline(line) for line in lines])
+    return MachineInspection(lines, values)
+
+
+def _outline(line: Line) -> Outline:
+    return Outline(line.path, line.kind, int(line.mode, 8), line.size_bytes, line.target, line.sha256)
 
 
 def _compare(member: Member, line: Line | None, layer: str) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from appliance.image import pcr, uki, verity
+from appliance.image import pcr, pe, secure_boot, uki, verity
 from appliance.image.machine import ROOT_ARGUMENT
+from appliance.image.secure_boot import NO_KEYS, Keys
 from attest.canonical import dump_model, validate
 from attest.digest import digest_file, digest_of
 from attest.errors import EnvironmentProblem, MalformedInput
@@ -19,17 +20,21 @@ ROOT = "root.img"
 BOOT_FILE = "vitrine.efi"
 BOOT_DISK = "boot.img"
 REFERENCE = "reference.json"
-MAX_BOOT_FILE_BYTES = 512 << 20
-NO_KEYS = pcr.Keys()
-"""Secure Boot off, no keys enrolled."""
+FILES = "files.jsonl"
+SBOM = "sbom.json"
+VERSION = "VERSION_ID="
+MAX_VERSION_DIGITS = 10
 
 
-def measure(image: Path, name: str, keys: pcr.Keys = NO_KEYS) -> ReferenceValues:
+def measure(image: Path, name: str, keys: Keys | None = None) -> ReferenceValues:
     """The reference values of the image called `name` in the folder `image`, on a host with these Secure Boot `keys`.
 
-    Raises `VerificationError` where the root disk is not the one that the boot file names, `MalformedInput`,
+    None: the keys beside the image, which a signed one comes with. Raises `VerificationError` where the root disk is
+    not the one that the boot file names, or nobody whom the keys trust signed the boot file; `MalformedInput`;
     `EnvironmentProblem` where a file cannot be read.
     """
+    if keys is None:
+        keys = secure_boot.read(image) if secure_boot.present(image) else NO_KEYS
     try:
         boot_file = (image / BOOT_FILE).read_bytes()
         files = [
@@ -38,11 +43,14 @@ def measure(image: Path, name: str, keys: pcr.Keys = NO_KEYS) -> ReferenceValues
         ]
     except OSError as error:
         raise EnvironmentProblem(f"cannot read the image: {error}; build it with `appliance image build`") from None
+    if not keys.enabled and pe.parse(boot_file).certificates[1]:
+        raise MalformedInput("image", "expected PK.esl, KEK.esl and db.esl beside a signed boot file, found none")
     parts = uki.parts(boot_file)
     verity.check(image / ROOT, root_descriptor(parts.command_line))
     events = pcr.boot(boot_file, keys)
     fields = {
         "image": name,
+        "version": version(parts.release),
         "architecture": "amd64",
         "files": files,
         "command_line": parts.command_line,
@@ -57,6 +65,14 @@ def measure(image: Path, name: str, keys: pcr.Keys = NO_KEYS) -> ReferenceValues
         "registers": pcr.registers(events, replay(events)),
     }
     return validate(ReferenceValues, fields, "reference values")
+
+
+def version(release: str) -> int:
+    """The version in the release text of a boot file, which the stub measures. Raises `MalformedInput`."""
+    found = [line.removeprefix(VERSION) for line in release.splitlines() if line.startswith(VERSION)]
+    if len(found) != 1 or not found[0].isascii() or not found[0].isdecimal() or len(found[0]) > MAX_VERSION_DIGITS:
+        raise MalformedInput("release text", f"expected one line {VERSION}NUMBER, found {found}")
+    return int(found[0])
 
 
 def root_descriptor(command_line: str) -> verity.Descriptor:

@@ -4,7 +4,7 @@ Who measures what, in the order of the boot:
 
 - register 7, firmware: the Secure Boot variables and the key that a signature was checked with
 - register 4, firmware: that a boot option is started, a separator, then the Authenticode digest of each executable
-  that it loads: the boot file, and the kernel that the stub in it hands back to the firmware
+  that it loads: the boot file, and, without Secure Boot, the kernel that the stub in it hands back to the firmware
 - register 11, the stub: name and content of each of its sections
 - register 9, the kernel's boot code: the command line and the initramfs that it was given
 - registers 12 and 13, the stub: what the host adds to command line and initramfs. Nothing is added, so they stay zero
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 from appliance.image import pe, uki
+from appliance.image.secure_boot import Keys
 from attest.canonical import validate
 from attest.digest import digest_of
 from attest.reference import APPLICATION, Measurement
@@ -37,36 +37,21 @@ SECURITY_DATABASE = UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
 """Vendor of the variables db and dbx."""
 
 
-@dataclass(frozen=True)
-class Keys:
-    """The Secure Boot variables of a host, as the firmware stores them: EFI signature lists."""
+def boot(image: bytes, keys: Keys) -> tuple[Measurement, ...]:
+    """The measurements of booting the unified kernel image `image` on a host with the Secure Boot `keys`.
 
-    platform: bytes = b""
-    """PK."""
-    exchange: bytes = b""
-    """KEK."""
-    allowed: bytes = b""
-    """db."""
-    forbidden: bytes = b""
-    """dbx."""
-    enabled: bool = False
-    """Whether signatures are checked."""
-    authority: bytes = b""
-    """The entry of db (owner and certificate) that the boot file's signature was checked with."""
-
-
-def boot(image: bytes, keys: Keys | None = None) -> tuple[Measurement, ...]:
-    """The measurements of booting the unified kernel image `image` on a host with Secure Boot `keys`.
-
-    Raises `MalformedInput` for something else than an image of ours.
+    With Secure Boot on, the stub itself answers for the kernel that the signature covers, and the firmware measures no
+    second executable. Raises `MalformedInput` for something else than an image of ours, `VerificationError` for one
+    that firmware with these keys does not start.
     """
     parts = uki.parts(image)
+    kernel = _digest(BOOT, "firmware: the kernel in it, Authenticode", pe.authenticode(parts.kernel))
     return (
-        *(secure_boot(keys) if keys is not None else ()),
+        *secure_boot(keys, keys.authority(image) if keys.enabled else b""),
         _event(BOOT, "firmware: a boot option is started", STARTING),
         _event(BOOT, "firmware: separator", SEPARATOR),
         _digest(BOOT, "firmware: the boot file, Authenticode", pe.authenticode(image)),
-        _digest(BOOT, "firmware: the kernel in it, Authenticode", pe.authenticode(parts.kernel)),
+        *([] if keys.enabled else [kernel]),
         *sections(image),
         _event(KERNEL, "kernel: the command line, as the stub passes it", load_options(parts.command_line)),
         _event(KERNEL, "kernel: the initramfs", parts.initrd),
@@ -89,11 +74,14 @@ def sections(image: bytes) -> tuple[Measurement, ...]:
     return tuple(events)
 
 
-def secure_boot(keys: Keys) -> tuple[Measurement, ...]:
-    """The firmware's measurements of the Secure Boot variables, in register 7."""
-    state = bytes([keys.enabled])
+def secure_boot(keys: Keys, authority: bytes) -> tuple[Measurement, ...]:
+    """The firmware's measurements of the Secure Boot variables, in register 7.
+
+    `authority`: the entry of db (owner and certificate) that the boot file's signature was checked with; nothing where
+    none was checked.
+    """
     variables = [
-        ("SecureBoot", GLOBAL, state),
+        ("SecureBoot", GLOBAL, bytes([keys.enabled])),
         ("PK", GLOBAL, keys.platform),
         ("KEK", GLOBAL, keys.exchange),
         ("db", SECURITY_DATABASE, keys.allowed),
@@ -101,8 +89,8 @@ def secure_boot(keys: Keys) -> tuple[Measurement, ...]:
     ]
     events = [_event(SECURE_BOOT, f"firmware: {name}", _variable(name, owner, v)) for name, owner, v in variables]
     events.append(_event(SECURE_BOOT, "firmware: separator", SEPARATOR))
-    if keys.authority:
-        checked = _variable("db", SECURITY_DATABASE, keys.authority)
+    if authority:
+        checked = _variable("db", SECURITY_DATABASE, authority)
         events.append(_event(SECURE_BOOT, "firmware: the key that the boot file is signed with", checked))
     return tuple(events)
 

@@ -175,6 +175,18 @@ def append(stub: bytes, added: Sequence[tuple[str, bytes]]) -> bytes:
     return bytes(head.ljust(headers, b"\0") + body)
 
 
+def attach(image: bytes, table: bytes) -> bytes:
+    """The executable `image` with the certificate table `table` at its end, on a border of eight bytes.
+
+    Raises `MalformedInput` for an executable that has one already, or no place to say where it is.
+    """
+    executable = parse(image)
+    if executable.certificates[1] or executable.directories <= _CERTIFICATES or len(image) % 8:
+        raise MalformedInput(WHAT, "expected whole sections, room for a signature, and none yet")
+    entry = executable.header + HEADER_BYTES + 112 + 8 * _CERTIFICATES
+    return image[:entry] + struct.pack("<II", len(image), len(table)) + image[entry + 8 :] + table
+
+
 def _read_section(data: bytes, at: int) -> Section:
     name, size, address, stored, offset, *_ = _SECTION.unpack_from(data, at)
     try:

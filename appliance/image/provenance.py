@@ -1,19 +1,26 @@
 """How an image came to be: an in-toto statement with SLSA provenance v1, and its signature by a lab.
 
 The statement is a function of the build's inputs, with no clock in it. The lab certifies a key for one signature, logs
-and time-stamps it, as it does for results; the certificate's identity names the image's manifest digest.
+and time-stamps it, as it does for results; the certificate's identity names the image: an OCI image by its manifest's
+digest, a measured VM by its boot file's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import attest
-from appliance.image.build import Built
+from appliance.image import measure
+from appliance.image.build import Built, Plan
+from appliance.image.lock import Locked
 from appliance.image.sbom import purl
+from appliance.image.vm import BuiltMachine
 from appliance.notary.lab import Lab
 from attest import canonical, trust
-from attest.canonical import JSON
+from attest.canonical import JSON, dump_model
+from attest.digest import digest_of
 from attest.errors import VerificationError
 from attest.statement import PAYLOAD_TYPE, STATEMENT_TYPE
 
@@ -23,55 +30,85 @@ BUILDER = "https://vitrine.dev/appliance/image"
 
 
 def statement(built: Built) -> bytes:
-    """The statement on an image that was built here, canonical JSON."""
+    """The statement on an OCI image that was built here, canonical JSON."""
     plan = built.plan
-    materials: list[dict[str, JSON]] = [
-        {
-            "uri": purl(item, plan.recipe),
-            "name": item.filename,
-            "digest": {"sha256": item.digest.removeprefix("sha256:")},
-        }
-        for item in plan.part.files
-    ]
+    parameters = {"architecture": plan.architecture, "lock": plan.lock_digest}
+    return _statement(plan, f"{plan.recipe.name}-{plan.architecture}", built.digest, parameters, _materials(plan))
+
+
+def machine_statement(built: BuiltMachine) -> bytes:
+    """The statement on a measured VM that was built here, canonical JSON. The subject is its boot file.
+
+    The boot file names the root disk by its root hash, so that the two are one. The reference values are a byproduct,
+    so that whoever signs the statement signs them too.
+    """
+    plan = built.plan
+    parameters: dict[str, JSON] = {
+        "architecture": plan.architecture,
+        "lock": plan.lock_digest,
+        "machine": {"recipe": built.recipe.digest(), "lock": digest_of(dump_model(built.lock))},
+        "secure_boot": built.values.secure_boot,
+    }
+    materials = _materials(plan) + [_material(item, plan) for item in built.lock.files]
+    materials.append({"name": str(built.recipe.init), "digest": {"sha256": _hex(built.lock.init.source)}})
+    reference = {"name": measure.REFERENCE, "digest": {"sha256": _hex(digest_of(measure.dump(built.values)))}}
+    return _statement(plan, built.recipe.name, built.digest, parameters, materials, [reference])
+
+
+def _materials(plan: Plan) -> list[dict[str, JSON]]:
+    """The packages, the engine's libraries, and the layers of this project's own files."""
     engine = plan.engine
+    materials = [_material(item, plan) for item in plan.part.files]
     materials += [
         {
             "uri": f"pkg:github/ggml-org/llama.cpp@{engine.upstream_commit}",
             "name": f"{engine.name}-{engine.profile}/{library.name}",
-            "digest": {"sha256": library.digest.removeprefix("sha256:")},
+            "digest": {"sha256": _hex(library.digest)},
         }
         for library in engine.libraries
     ]
     own = [(name, one) for name, one in plan.trees if name not in plan.recipe.pinned]
-    materials += [
-        {"name": f"layer {name}", "digest": {"sha256": one.digest().removeprefix("sha256:")}} for name, one in own
-    ]
+    return materials + [{"name": f"layer {name}", "digest": {"sha256": _hex(one.digest())}} for name, one in own]
+
+
+def _material(item: Locked, plan: Plan) -> dict[str, JSON]:
+    return {"uri": purl(item, plan.recipe), "name": item.filename, "digest": {"sha256": _hex(item.digest)}}
+
+
+def _statement(
+    plan: Plan,
+    name: str,
+    digest: str,
+    parameters: dict[str, JSON],
+    materials: list[dict[str, JSON]],
+    byproducts: Sequence[dict[str, JSON]] = (),
+) -> bytes:
+    engine = plan.engine
+    recipe: dict[str, JSON] = {"name": plan.recipe.name, "digest": plan.recipe.digest()}
+    layers: list[JSON] = [layer for layer, _ in plan.trees]
     return canonical.dumps(
         {
             "_type": STATEMENT_TYPE,
-            "subject": [
-                {
-                    "name": f"{plan.recipe.name}-{plan.architecture}",
-                    "digest": {"sha256": built.digest.removeprefix("sha256:")},
-                }
-            ],
+            "subject": [{"name": name, "digest": {"sha256": _hex(digest)}}],
             "predicateType": PREDICATE_TYPE,
             "predicate": {
                 "buildDefinition": {
                     "buildType": BUILD_TYPE,
-                    "externalParameters": {
-                        "recipe": {"name": plan.recipe.name, "digest": plan.recipe.digest()},
-                        "lock": plan.lock_digest,
-                        "architecture": plan.architecture,
-                        "layers": [name for name, _ in plan.trees],
-                    },
+                    "externalParameters": {"recipe": recipe, "layers": layers, **parameters},
                     "internalParameters": {"engine": {"profile": engine.profile, "recipe": engine.recipe_digest}},
                     "resolvedDependencies": materials,
                 },
-                "runDetails": {"builder": {"id": BUILDER, "version": {"vitrine": attest.__version__}}},
+                "runDetails": {
+                    "builder": {"id": BUILDER, "version": {"vitrine": attest.__version__}},
+                    "byproducts": list(byproducts),
+                },
             },
         }
     )
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
 
 
 def sign(payload: bytes, image_digest: str, lab: Lab) -> bytes:

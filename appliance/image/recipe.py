@@ -54,6 +54,8 @@ class Package(Model):
     """What is kept. For a Python distribution nothing means: all of it."""
     drop: tuple[Rule, ...] = ()
     """What is left out of that."""
+    strip: bool = False
+    """Whether its libraries lose what is never loaded: symbols for debuggers, and the table of sections."""
     source: bool = False
     """Of a Python distribution: take Python files from its source distribution, because no wheel fits."""
 
@@ -114,6 +116,8 @@ class PythonPart(Model):
     """What is left out of every distribution. These rules may fit nothing."""
     bytecode: bool = True
     """Whether each source file has its byte code beside it, checked by nobody at run time: the root is read-only."""
+    sourceless: tuple[Name, ...] = ()
+    """Layers in which the byte code stands in the place of the source files, so that it is also what is measured."""
     packages: tuple[Package, ...] = ()
     """The distributions."""
     left_out: tuple[LeftOut, ...] = ()
@@ -196,9 +200,13 @@ class ImageRecipe(Model):
         }.items():
             if twice := sorted({name for name in names if list(names).count(name) > 1}):
                 raise ValueError(f"expected each {what} once, found {twice} twice")
+        if self.python.sourceless and not self.python.bytecode:
+            raise ValueError("expected byte code where there is no source, found bytecode = false")
         used = {package.layer for package in packages} | {fixed.layer for fixed in self.fixed}
         ours = {self.project.layer, *self.project.elsewhere, self.engine.layer}
-        if unknown := sorted((used | ours | {*self.optional, *self.pinned}) - set(self.layers)):
+        if unknown := sorted(
+            (used | ours | {*self.optional, *self.pinned, *self.python.sourceless}) - set(self.layers)
+        ):
             raise ValueError(f"expected layers out of {list(self.layers)}, found {unknown}")
         if mixed := sorted(ours & set(self.pinned)):
             raise ValueError(

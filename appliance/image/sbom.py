@@ -17,6 +17,7 @@ import attest
 from appliance.engine.recipe import EngineRecord
 from appliance.image import wheels
 from appliance.image.lock import Locked, LockedArchitecture
+from appliance.image.machine import MachineLock, MachineRecipe
 from appliance.image.recipe import Architecture, ImageRecipe
 from appliance.image.tree import Entry, Tree
 from attest import canonical
@@ -36,21 +37,70 @@ def dump(
     engine: EngineRecord,
     license_of: dict[str, str],
 ) -> bytes:
-    """The bill of an image, canonical JSON. `license_of`: SPDX expressions of Python distributions, by name."""
-    components = [_package(item, recipe, license_of) for item in part.files]
-    components.append(_project(recipe))
-    components.append(_engine(engine))
-    components += [_model(entry) for _, one in trees for entry in one.entries if entry.path.endswith(MODEL_SUFFIX)]
-    components.sort(key=lambda item: str(item["bom-ref"]))
-    image = {
+    """The bill of an OCI image, canonical JSON. `license_of`: SPDX expressions of Python distributions, by name."""
+    image: dict[str, JSON] = {
         "type": "container",
         "bom-ref": "image",
         "name": f"{recipe.name}-{architecture}",
         "version": attest.__version__,
         "properties": [{"name": f"vitrine:layer:{name}:files-digest", "value": one.digest()} for name, one in trees],
     }
-    serial = uuid.uuid5(NAMESPACE, digest_of(canonical.dumps([image, components])))
-    created = datetime.fromtimestamp(recipe.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _bill(image, _components(recipe, part, trees, engine, license_of), recipe.epoch)
+
+
+def dump_machine(
+    machine: MachineRecipe,
+    lock: MachineLock,
+    recipe: ImageRecipe,
+    part: LockedArchitecture,
+    trees: Sequence[tuple[str, Tree]],
+    engine: EngineRecord,
+    license_of: dict[str, str],
+) -> bytes:
+    """The bill of a measured VM: that of its base image, with kernel, boot stub and `init` beside it."""
+    image: dict[str, JSON] = {
+        "type": "operating-system",
+        "bom-ref": "image",
+        "name": machine.name,
+        "version": attest.__version__,
+        "properties": [{"name": f"vitrine:layer:{name}:files-digest", "value": one.digest()} for name, one in trees],
+    }
+    reasons = {machine.kernel.package: "the kernel and its modules", machine.stub.package: "the boot stub"}
+    components = _components(recipe, part, trees, engine, license_of)
+    components += [_locked(item, recipe, reasons[item.name]) for item in lock.files]
+    components.append(
+        {
+            "type": "application",
+            "bom-ref": "init",
+            "name": f"{machine.name}-init",
+            "version": lock.init.digest,
+            "description": f"the first program, from {machine.init} by {lock.init.compiler}",
+            "hashes": [_sha256(lock.init.digest)],
+            "licenses": [{"expression": "Apache-2.0"}],
+        }
+    )
+    return _bill(image, components, machine.epoch)
+
+
+def _components(
+    recipe: ImageRecipe,
+    part: LockedArchitecture,
+    trees: Sequence[tuple[str, Tree]],
+    engine: EngineRecord,
+    license_of: dict[str, str],
+) -> list[dict[str, JSON]]:
+    components = [_package(item, recipe, license_of) for item in part.files]
+    components.append(_project(recipe))
+    components.append(_engine(engine))
+    return components + [
+        _model(entry) for _, one in trees for entry in one.entries if entry.path.endswith(MODEL_SUFFIX)
+    ]
+
+
+def _bill(image: dict[str, JSON], components: list[dict[str, JSON]], epoch: int) -> bytes:
+    components = sorted(components, key=lambda item: str(item["bom-ref"]))
+    serial = uuid.uuid5(NAMESPACE, digest_of(canonical.dumps([image, *components])))
+    created = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return canonical.dumps(
         {
             "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -87,10 +137,17 @@ def purl(item: Locked, recipe: ImageRecipe) -> str:
 
 
 def _package(item: Locked, recipe: ImageRecipe, license_of: dict[str, str]) -> dict[str, JSON]:
-    url = purl(item, recipe)
     packages = recipe.debian if item.kind == "deb" else recipe.python.packages
     reason = next(package.reason for package in packages if package.name == item.name)
-    component: dict[str, JSON] = {
+    component = _locked(item, recipe, reason)
+    if item.kind != "deb" and item.name in license_of:
+        component["licenses"] = [{"expression": license_of[item.name]}]
+    return component
+
+
+def _locked(item: Locked, recipe: ImageRecipe, reason: str) -> dict[str, JSON]:
+    url = purl(item, recipe)
+    return {
         "type": "library",
         "bom-ref": url,
         "name": item.name,
@@ -99,9 +156,6 @@ def _package(item: Locked, recipe: ImageRecipe, license_of: dict[str, str]) -> d
         "hashes": [_sha256(item.digest)],
         "purl": url,
     }
-    if item.kind != "deb" and item.name in license_of:
-        component["licenses"] = [{"expression": license_of[item.name]}]
-    return component
 
 
 def _project(recipe: ImageRecipe) -> dict[str, JSON]:

@@ -11,48 +11,57 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.image import assemble, build, init, lock, machine, recipe
+from appliance.image import assemble, build, init, listing, lock, machine, measure, sbom
+from appliance.image.assemble import Signing
+from appliance.image.build import Plan
 from appliance.image.debs import Apt
 from appliance.image.lock import Locked
 from appliance.image.machine import MachineLock, MachineRecipe
 from appliance.image.store import Progress, Store
-from appliance.image.tree import Tree, merge
+from appliance.image.tree import merge
 from attest.canonical import validate
 from attest.errors import MalformedInput
 from attest.reference import ReferenceValues
 
 
+@dataclass(frozen=True)
+class BuiltMachine:
+    """A measured VM's image that was written."""
+
+    values: ReferenceValues
+    """What it measures to."""
+    recipe: MachineRecipe
+    """Its recipe."""
+    lock: MachineLock
+    """Its lock."""
+    plan: Plan
+    """The base image, whose files are the root disk."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the boot file, which names the root disk."""
+        return next(item.digest for item in self.values.files if item.name == measure.BOOT_FILE)
+
+
 def build_image(
-    path: Path, out: Path, *, cache: Path, engines: Path, leave_out: Collection[str] = (), progress: Progress
-) -> ReferenceValues:
-    """Build the recipe at `path` into the new folder `out`. Raises our errors; nothing is left after one."""
-    wanted = machine.load(path)
-    locked = machine.read_lock(lock.path_of(path), wanted)
-    root = base_tree(path, wanted, cache=cache, engines=engines, leave_out=leave_out, progress=progress)
-    items = {item.name: item for item in locked.files}
-    with Store(recipe.load(path.parent / wanted.base), cache, progress) as store:
-
-        def fetch(name: str) -> bytes:
-            if name not in items:
-                raise MalformedInput("machine lock", f"expected package {name} in it, found {', '.join(items)}")
-            return store.fetch(items[name], wanted.architecture)
-
-        progress("writing")
-        return assemble.build(wanted, locked, root, path.parent, fetch, out)
-
-
-def base_tree(
     path: Path,
-    wanted: MachineRecipe,
+    out: Path,
     *,
     cache: Path,
     engines: Path,
     leave_out: Collection[str] = (),
+    signing: Signing | None = None,
     progress: Progress,
-) -> Tree:
-    """The files of the base image of the recipe at `path`: all of its layers, in one tree."""
+) -> BuiltMachine:
+    """Build the recipe at `path` into the new folder `out`, signed for Secure Boot with `signing`.
+
+    Raises our errors; nothing is left after one.
+    """
+    wanted = machine.load(path)
+    locked = machine.read_lock(lock.path_of(path), wanted)
     planned = build.plan(
         path.parent / wanted.base,
         architecture=wanted.architecture,
@@ -61,7 +70,24 @@ def base_tree(
         leave_out=leave_out,
         progress=progress,
     )
-    return merge(layer for _, layer in planned.trees)
+    items = {item.name: item for item in locked.files}
+    with Store(planned.recipe, cache, progress) as store:
+
+        def fetch(name: str) -> bytes:
+            if name not in items:
+                raise MalformedInput("machine lock", f"expected package {name} in it, found {', '.join(items)}")
+            return store.fetch(items[name], wanted.architecture)
+
+        progress("writing")
+        root = assemble.complete(wanted, merge(layer for _, layer in planned.trees))
+        papers = {
+            measure.FILES: listing.dump([("root", root)]),
+            measure.SBOM: sbom.dump_machine(
+                wanted, locked, planned.recipe, planned.part, planned.trees, planned.engine, planned.license_of
+            ),
+        }
+        values = assemble.build(wanted, locked, root, path.parent, fetch, out, papers, signing)
+    return BuiltMachine(values, wanted, locked, planned)
 
 
 def make_lock(path: Path, *, progress: Progress) -> MachineLock:

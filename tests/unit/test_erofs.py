@@ -3,13 +3,16 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from appliance.image import erofs
 from appliance.image.tree import Entry, Tree, file, folder, link, tree
-from attest.errors import MalformedInput
+from attest.errors import MalformedInput, VerificationError
 
 UUID = bytes(range(16))
 SECONDS = 1_700_000_000
@@ -72,6 +75,51 @@ def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len(first) % erofs.BLOCK == 0
     other = tree([*content.entries, file("/more", b"", "p", "r")])
     assert write(other, tmp_path / "third") != first
+
+
+def outlines(content: Tree) -> list[erofs.Outline]:
+    """What a file listing says of a tree."""
+    return [erofs.Outline(e.path, e.kind, e.mode, e.size_bytes, e.target, e.sha256 or None) for e in content.entries]
+
+
+def test_a_disk_is_checked_against_its_outlines(tmp_path: Path) -> None:
+    content, image = sample(tmp_path), tmp_path / "image"
+    write(content, image)
+    good = outlines(content)
+    erofs.check(image, good)
+    place = next(number for number, one in enumerate(good) if one.path == "/large")
+    others = {
+        "the content of /large": {"sha256": "0" * 64},
+        "an inode": {"mode": 0o600},
+        "the superblock": {"size_bytes": 299_001},
+        "the entries or the target of /": {"path": "/largf"},
+    }
+    for words, change in others.items():
+        with pytest.raises(VerificationError, match=words):
+            erofs.check(image, [*good[:place], replace(good[place], **change), *good[place + 1 :]])
+    with pytest.raises(VerificationError, match="image/listing"):
+        erofs.check(image, good[1:])
+    for none in ([replace(good[0], path="/no/folder")], [good[0], good[0]], [replace(good[place], size_bytes=1 << 60)]):
+        with pytest.raises(MalformedInput, match="erofs"):
+            erofs.check(image, none)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_every_flipped_bit_of_a_disk_is_told(tmp_path: Path, where: float, bit: int) -> None:
+    """But in the times, the identifier and the name of the volume, which no listing has; a time is in each inode."""
+    content = tree([file("/a", b"content", "p", "r"), link("/b", "a", "p", "r"), file("/c", bytes(5000), "p", "r")])
+    image = tmp_path / "flipped"
+    image.unlink(missing_ok=True)
+    data = bytearray(write(content, image))
+    at = int(where * len(data))
+    data[at] ^= 1 << bit
+    image.write_bytes(data)
+    if erofs.SUPERBLOCK_AT + 48 <= at < erofs.SUPERBLOCK_AT + 80:
+        erofs.check(image, outlines(content))
+    else:
+        with pytest.raises(VerificationError, match="image/listing"):
+            erofs.check(image, outlines(content))
 
 
 def test_an_empty_tree_is_a_file_system(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from appliance.image import listing, oci
+from appliance.image import listing, oci, secure_boot
 from appliance.image.cli import app
 from appliance.image.spec import FILES_TYPE
-from attest.errors import MalformedInput
+from attest.errors import EnvironmentProblem, MalformedInput, VitrineError
 from tests.conftest import ENGINES, ROOT
 from tests.tools.image_layouts import small_recipe, small_tree
 
@@ -50,4 +50,36 @@ def test_bad_input_ends_in_our_errors(tmp_path: Path) -> None:
             CliRunner().invoke(
                 app, [*arguments, *(["--engines", str(ENGINES)] * ("build" in arguments))], catch_exceptions=False
             )
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_are_made_once_and_shown(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    done = CliRunner().invoke(app, ["keys", "--out", str(keys)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert {path.name for path in keys.iterdir()} == {
+        f"{name}.{form}" for name in secure_boot.VARIABLES for form in ("key", "crt", "esl")
+    }
+    assert "PRIVATE KEY" not in done.stdout
+    with pytest.raises(EnvironmentProblem, match="name a new folder"):
+        CliRunner().invoke(app, ["keys", "--out", str(keys)], catch_exceptions=False)
+
+
+def test_signing_takes_key_and_certificate_of_a_machine(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    secure_boot.make(keys, "lab")
+    key, certificate = ["--sign-key", str(keys / "db.key")], ["--sign-cert", str(keys / "db.crt")]
+    vm = [str(ROOT / "images" / "vm.toml"), "--format", "uki"]
+    wrong: list[tuple[list[str], type[VitrineError], str]] = [
+        ([*vm, *key], EnvironmentProblem, "go together"),
+        ([*vm, *certificate], EnvironmentProblem, "go together"),
+        ([*vm, "--enrolled", str(keys)], EnvironmentProblem, "go together"),
+        ([*vm, *key, "--sign-cert", str(keys / "PK.crt")], MalformedInput, "of another key"),
+        ([*vm, "--sign-key", str(keys / "none"), *certificate], EnvironmentProblem, "appliance image keys"),
+        ([*vm, *key, *certificate, "--enrolled", str(tmp_path)], MalformedInput, "appliance image keys"),
+        ([str(ROOT / "images" / "cpu.toml"), *key, *certificate], EnvironmentProblem, "--format uki"),
+    ]
+    for arguments, error, words in wrong:
+        with pytest.raises(error, match=words):
+            CliRunner().invoke(app, ["build", *arguments, "--out", str(tmp_path / "out")], catch_exceptions=False)
     assert not (tmp_path / "out").exists()

@@ -4,14 +4,16 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from appliance.image import pcr, uki
+from appliance.image import authenticode, measure, pcr, secure_boot, uki
+from appliance.image.secure_boot import NO_KEYS
 from attest.canonical import validate
 from attest.errors import MalformedInput, VerificationError
-from attest.reference import Measurement, ReferenceValues, compare, replay
+from attest.reference import Measurement, ReferenceValues, compare, replay, require_version
 from tests.unit import machine_parts
 
 TOOLS = (os.environ.get("SYSTEMD_MEASURE", ""), "/usr/lib/systemd/systemd-measure", "/lib/systemd/systemd-measure")
@@ -42,7 +44,7 @@ def test_systemd_measure_computes_the_same_register_11(tmp_path: Path) -> None:
 def test_each_part_moves_its_registers() -> None:
     """The table of the documentation, for what a boot file consists of."""
     stub, parts = machine_parts.stub(), machine_parts.parts()
-    before = replay(pcr.boot(uki.build(stub, parts), pcr.Keys()))
+    before = replay(pcr.boot(uki.build(stub, parts), NO_KEYS))
     flipped = bytearray(parts.kernel)
     flipped[len(flipped) // 2] ^= 1
     changes = {
@@ -52,10 +54,33 @@ def test_each_part_moves_its_registers() -> None:
         "release": (uki.Parts(parts.kernel, parts.initrd, parts.command_line, "ID=other\n"), {4, 11}),
     }
     for what, (changed, moved) in changes.items():
-        after = replay(pcr.boot(uki.build(stub, changed), pcr.Keys()))
+        after = replay(pcr.boot(uki.build(stub, changed), NO_KEYS))
         assert {register for register in before if before[register] != after[register]} == moved, what
-    enabled = replay(pcr.boot(uki.build(stub, parts), pcr.Keys(enabled=True)))
-    assert {register for register in before if before[register] != enabled[register]} == {7}
+
+
+def test_secure_boot_moves_registers_4_and_7(tmp_path: Path) -> None:
+    """Its keys, the key that signed, and the kernel that the firmware no longer measures beside the boot file."""
+    image = uki.build(machine_parts.stub(), machine_parts.parts())
+    before = replay(pcr.boot(image, NO_KEYS))
+    keys = secure_boot.make(tmp_path / "keys", "one")
+    signed = authenticode.sign(image, signing_key(tmp_path / "keys"))
+    after = pcr.boot(signed, keys)
+    assert {register for register in before if before[register] != replay(after)[register]} == {4, 7}
+    assert [event.what for event in after if event.register_ == 4][-1] == "firmware: the boot file, Authenticode"
+    # What db allows besides counts, and so does what dbx forbids.
+    other = secure_boot.make(tmp_path / "other", "two")
+    for changed in (replace(keys, allowed=keys.allowed + other.allowed), replace(keys, forbidden=other.allowed)):
+        moved = replay(pcr.boot(signed, changed))
+        assert {register for register in moved if moved[register] != replay(after)[register]} == {7}
+    # No value is predicted for a boot that firmware refuses.
+    for refused in (image, authenticode.sign(image, signing_key(tmp_path / "other"))):
+        with pytest.raises(VerificationError, match="image/signature"):
+            pcr.boot(refused, keys)
+
+
+def signing_key(folder: Path) -> authenticode.SigningKey:
+    """The key that signs boot files in a folder of keys."""
+    return authenticode.load_signing_key((folder / "db.key").read_bytes(), (folder / "db.crt").read_bytes())
 
 
 def reference() -> ReferenceValues:
@@ -83,6 +108,24 @@ def test_reference_values_name_what_differs() -> None:
         compare(values, good | {12: b"\1" * 32})
     with pytest.raises(VerificationError, match="15=nothing"):
         compare(values, {register: value for register, value in good.items() if register != 15})
+
+
+def test_an_older_image_than_asked_for_is_refused() -> None:
+    values = reference()
+    for version in (None, 0, 99):
+        with pytest.raises(VerificationError, match="reference/version: expected at least 100"):
+            require_version(values.model_copy(update={"version": version}), 100)
+    for version in (100, 101):
+        require_version(values.model_copy(update={"version": version}), 100)
+
+
+def test_the_version_is_that_of_the_release_text() -> None:
+    assert measure.version("ID=vitrine\nVERSION_ID=1795305600\n") == 1_795_305_600
+    for text in ("", "VERSION_ID=\n", "VERSION_ID=1\nVERSION_ID=2", "VERSION_ID=1x", "VERSION_ID=-1", "VERSION_ID=²"):
+        with pytest.raises(MalformedInput, match="release text"):
+            measure.version(text)
+    with pytest.raises(MalformedInput, match="release text"):
+        measure.version("VERSION_ID=" + "9" * 5000)
 
 
 def test_reference_values_that_their_events_do_not_give_are_refused() -> None:
