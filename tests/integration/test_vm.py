@@ -22,8 +22,8 @@ from attest.cli import read_bundle
 from attest.digest import digest_file
 from attest.errors import EnvironmentProblem, VerificationError
 from attest.reference import ReferenceValues
-from attest.tpm import eventlog
 from tests.conftest import ENGINES, Made
+from tests.tools import swtpm
 from tests.unit import machine_parts
 
 pytestmark = pytest.mark.slow
@@ -89,17 +89,7 @@ def test_the_booted_registers_are_the_predicted_ones(image: Path, values: Refere
     reference.compare(values, found)
     assert found[15] == reference.replay((pcr.inputs(descriptor.block()),))[15]
     # The log names the same digests, in the same order, for the registers that are predicted.
-    assert evidence.event_log is not None
-    predicted = [(event.register_, event.digest) for event in values.events]
-    logged = [
-        (event.register, f"sha256:{event.digests['sha256'].hex()}")
-        for event in eventlog.parse(evidence.event_log).events
-        if event.kind != eventlog.NO_ACTION
-    ]
-    for register in (4, 7, 9, 11):
-        assert [digest for number, digest in logged if number == register] == [
-            digest for number, digest in predicted if number == register
-        ]
+    assert swtpm.logged(evidence, (4, 7, 9, 11)) == swtpm.predicted(values, (4, 7, 9, 11))
     # Nothing else than errors is on the console, and a quote for another nonce is refused.
     assert "login" not in console
     with pytest.raises(VerificationError, match="tpm/nonce"):

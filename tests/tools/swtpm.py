@@ -6,14 +6,16 @@ import contextlib
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
 from appliance.enclave import tpm_device
 from appliance.enclave.tpm_device import Tpm
+from attest import tpm
 from attest.errors import EnvironmentProblem
+from attest.reference import ReferenceValues
 from attest.tpm import eventlog
 
 RECORDED = Path(__file__).resolve().parents[1] / "unit" / "recorded_boot"
@@ -40,11 +42,25 @@ def started(state: Path) -> Iterator[Tpm]:
         path.unlink(missing_ok=True)
 
 
-def measured_boot(tpm: Tpm) -> None:
+def measured_boot(device: Tpm) -> None:
     """Extend what firmware and kernel measured in the recorded boot."""
     for event in eventlog.parse(EVENT_LOG.read_bytes()).events:
         if event.kind != eventlog.NO_ACTION:
-            tpm.extend(event.register, event.digests["sha256"])
+            device.extend(event.register, event.digests["sha256"])
+
+
+def logged(evidence: tpm.Evidence, registers: Collection[int]) -> list[tuple[int, str]]:
+    """What the log of real evidence names for some registers: register and digest, by register, in order."""
+    assert evidence.event_log is not None
+    events = [event for event in eventlog.parse(evidence.event_log).events if event.kind != eventlog.NO_ACTION]
+    found = [(event.register, f"sha256:{event.digests['sha256'].hex()}") for event in events]
+    return sorted((item for item in found if item[0] in registers), key=lambda item: item[0])
+
+
+def predicted(values: ReferenceValues, registers: Collection[int]) -> list[tuple[int, str]]:
+    """What reference values name for them."""
+    found = [(event.register_, event.digest) for event in values.events if event.register_ in registers]
+    return sorted(found, key=lambda item: item[0])
 
 
 def _opened(path: Path) -> Iterator[Tpm]:
