@@ -87,15 +87,16 @@ def authenticate(
         _expect("product", chip.product, tcb.product_of(*report.cpuid[:2]))
     _expect("certificate-tcb", chip.tcb.hex(), report.reported_tcb.hex())
     # 6. The guest was launched by this ID block.
-    if (evidence.id_block is None) != (evidence.id_authentication is None):
+    block, authentication = evidence.id_block, evidence.id_authentication
+    if block is not None and authentication is not None:
+        _check_id_block(report, block, authentication)
+    elif block is not None or authentication is not None:
         raise MalformedInput(idblock.WHAT, "expected an ID block and its authentication, found one without the other")
-    if evidence.id_block is not None and evidence.id_authentication is not None:
-        _check_id_block(report, evidence.id_block, evidence.id_authentication)
     return Authenticated(
         report, chip,
         tcb.read(report.reported_tcb, chip.product), tcb.read(report.committed_tcb, chip.product),
         tcb.read(report.current_tcb, chip.product), tcb.read(report.launch_tcb, chip.product),
-        evidence.id_block is not None, path.root, path.valid_until, path.skipped,
+        block is not None, path.root, path.valid_until, path.skipped,
     )  # fmt: skip
 
 

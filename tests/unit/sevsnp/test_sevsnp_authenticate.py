@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -12,12 +13,16 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attest.digest import digest_of
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.sevsnp import Authenticated, Endorsements, Evidence, authenticate
 from tests.fakes import sevsnp as fake
 from tests.fakes.sevsnp import DAY, NOW, Chip, Vendor, integer
+
+EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
 
 
 @dataclass
@@ -375,3 +380,31 @@ def test_what_is_no_certificate_is_malformed(part: str, change: Callable[[bytes]
         endorsements = replace(endorsements, crls=(change(endorsements.crls[0]),))
     with pytest.raises(MalformedInput):
         authenticate(evidence, endorsements, roots=roots, now=NOW)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    part=st.sampled_from(["id_block", "id_authentication", "crl"]), place=st.integers(0, 4095), byte=st.integers(0, 255)
+)
+def test_mutated_blocks_and_lists_are_never_accepted(part: str, place: int, byte: int) -> None:
+    evidence, endorsements = MUTABLE
+    good = endorsements.crls[0] if part == "crl" else getattr(evidence, part)
+    place %= len(good)
+    if good[place] == byte:
+        return
+    changed = good[:place] + bytes([byte]) + good[place + 1 :]
+    if part == "crl":
+        endorsements = replace(endorsements, crls=(changed,))
+    else:
+        evidence = evidence.model_copy(update={part: changed})
+    with pytest.raises((VerificationError, MalformedInput, Unsupported)):
+        authenticate(evidence, endorsements, roots={digest_of(MILAN.ark)}, now=NOW)
+
+
+def _mutable() -> tuple[Evidence, Endorsements]:
+    scene = Scene(report=ID_KEY_DIGEST | AUTHOR, block={}, crls=(MILAN.crl(5, 6),))
+    assert scene.decide().id_block
+    return scene.evidence(), scene.endorsements()
+
+
+MUTABLE = _mutable()

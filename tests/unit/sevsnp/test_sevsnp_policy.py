@@ -135,6 +135,7 @@ KEPT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"signing_keys": ("vlek",), "providers": ("CN=a",)},
     ),
     "a known chip": ({}, {"chips": ("55" * 64,)}),
+    "a platform exactly as required": ({}, {"platform_requires": ("alias-check", "ecc")}),
     "a protected platform": ({}, {"platform_requires": ("alias-check",)}),
     "debugging for tests": ({"debug": True, "guest_flags": ("debug",)}, {"unsafe_debug": True}),
     "siblings": ({"guest_flags": ("smt",)}, {"guest_allows": ("smt",)}),
@@ -160,3 +161,16 @@ def test_the_example_in_the_docstring_is_a_policy() -> None:
     )
     found = canonical.validate(Policy, tomllib.loads(example), "policy")
     assert found.minimum_tcb["Genoa"].microcode == 84 and found.guest_allows == ("smt",)
+
+
+def test_lines_say_what_was_required_and_what_was_found() -> None:
+    claims = GOOD.model_copy(update={"guest_flags": ("smt",), "platform_flags": (), "skipped": ("one", "two")})
+    rules = Policy(**(BASIC | {"signing_keys": (), "platform_requires": ("ecc", "tsme"), "guest_allows": ("smt",)}))
+    said = {line.rule.removeprefix("sev-snp."): (line.expected, line.found) for line in appraise(claims, rules)}
+    assert said["signing-key"] == ("one of none", "vcek")
+    assert said["vmpl"] == ("one of 0", "0")
+    assert said["platform"] == ("ecc, tsme", "none")
+    assert said["guest-policy"] == ("none", "smt")
+    assert (said["smt"], said["cxl"]) == (("allowed or not", "allowed"), ("not allowed", "not allowed"))
+    assert said["revocation"] == ("nothing skipped", "one; two")
+    assert {line.found for line in appraise(GOOD, rules) if line.rule == "sev-snp.revocation"} == {"nothing skipped"}
