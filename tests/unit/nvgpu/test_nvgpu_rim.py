@@ -1,5 +1,6 @@
 """Manifests: the XML profile, its canonical form, the one shape of signature, and what the SWID tag says."""
 
+import base64
 import io
 import xml.etree.ElementTree as ElementTree
 
@@ -186,7 +187,9 @@ def test_the_digest_is_signed() -> None:
 def test_a_signature_of_another_size() -> None:
     start, end = b"<ds:SignatureValue>", b"</ds:SignatureValue>"
     text = GOOD.split(start)[1].split(end)[0]
-    for wrong in (b"AAAA", text[:-4] + b"AAAAAAAA"):
+    raw = base64.b64decode(text)
+    padded = base64.b64encode(raw[:48] + b"\0" + raw[48:])
+    for wrong in (b"AAAA", text[:-4] + b"AAAAAAAA", padded):
         assert code(GOOD.replace(text, wrong)) == "rim_signature"
 
 
