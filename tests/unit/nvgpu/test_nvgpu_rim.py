@@ -243,7 +243,13 @@ def test_contents_that_are_none_are_malformed(old: str, new: str) -> None:
         verify(signed(tag(DRIVER, (1,)), CHAIN, change=lambda text: text.replace(old, new)))
 
 
+def test_what_was_signed_is_all_but_the_signature() -> None:
+    root = xmldsig.verify(xmldsig.read(GOOD, "x"), layer="nvgpu")
+    assert [child.name[1] for child in root.elements()] == ["Meta", "Payload"]
+
+
 def test_the_number_of_certificates() -> None:
+    verify(signed(tag(DRIVER, (1,)), CHAIN[:1] * 8))
     for chain in ([], CHAIN * 3):
         with pytest.raises(MalformedInput, match="1 to 8"):
             verify(signed(tag(DRIVER, (1,)), chain, own=CHAIN[0].key))
