@@ -67,7 +67,7 @@ def read(data: bytes, what: str) -> Signed:
         raise Unsupported(what, "a reference to anything but the whole document")
     (x509_data,) = _children(key_info, what, "X509Data")
     listed = x509_data.elements()
-    if not 1 <= len(listed) <= chain.MAX_CHAIN or {item.name for item in listed} != {(DSIG, "X509Certificate")}:
+    if len(listed) > chain.MAX_CHAIN or {item.name for item in listed} != {(DSIG, "X509Certificate")}:
         raise MalformedInput(what, f"expected 1 to {chain.MAX_CHAIN} certificates")
     certificates = tuple(chain.load(_base64(item, what), f"certificate in {what}") for item in listed)
     return Signed(root, signatures[0], info, _base64(digest, what), _base64(value, what), certificates)

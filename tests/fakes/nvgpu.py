@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from attest import nvgpu
 from attest.nvgpu import xmltree
 from tests.fakes.authority import NOW, SIGNER, Issued, issue, raw_signature
+from tests.fakes.der import tlv
 
 NONCE = bytes(range(32))
 FWID = hashlib.sha384(b"firmware").digest()
@@ -28,12 +29,6 @@ DRIVER, VBIOS = "550.90.07", "96.00.9F.00.01"
 def value(block: int, what: str = "good") -> bytes:
     """The value of a measurement block."""
     return hashlib.sha384(f"{what} {block}".encode()).digest()
-
-
-def tlv(tag: int, content: bytes) -> bytes:
-    """DER."""
-    head = bytes([len(content)]) if len(content) < 128 else bytes([0x81, len(content)])
-    return bytes([tag]) + head + content
 
 
 def device_identity(digest: bytes = FWID, version: int = 1, algorithm: str = "608648016503040202") -> bytes:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +22,7 @@ from tests.fakes.authority import (
     revocation_list,
     usage,
 )
+from tests.fakes.der import tlv
 from tests.fakes.mutate import MUTATIONS, mutated
 
 ROOT = issue("root")
@@ -163,6 +164,17 @@ def test_a_list_has_a_time() -> None:
     listed(LISTS, now=NOW - timedelta(days=1))
     assert list_code(*LISTS, now=NOW + timedelta(days=1, seconds=1)) == "crl_time"
     assert list_code(*LISTS, now=NOW - timedelta(days=1, seconds=1)) == "crl_time"
+
+
+def test_a_list_without_an_end_is_refused() -> None:
+    crl = x509.load_der_x509_crl(LISTS[1])
+    body = crl.tbs_certlist_bytes
+    end = b"\x17\x0d" + crl.next_update_utc.strftime("%y%m%d%H%M%SZ").encode()  # type: ignore[union-attr]
+    assert end in body
+    endless = tlv(0x30, body[2:].replace(end, b""))
+    signature = MIDDLE.key.sign(endless, ec.ECDSA(hashes.SHA384()))
+    algorithm = bytes.fromhex("300a06082a8648ce3d040303")
+    assert list_code(LISTS[0], tlv(0x30, endless + algorithm + tlv(0x03, b"\0" + signature))) == "crl_time"
 
 
 def test_a_list_is_signed_by_the_issuer() -> None:

@@ -78,6 +78,12 @@ def test_a_document_of_another_time_than_its_certificate() -> None:
         assert code(NSM.document(timestamp=int(made.timestamp() * 1000)), unsafe_without_revocation=True) == "timestamp"
 
 
+def test_a_document_of_the_first_and_last_second_of_its_certificate() -> None:
+    certificate = NSM.chain[-1].certificate
+    for made in (certificate.not_valid_before_utc, certificate.not_valid_after_utc):
+        authenticate(NSM.document(timestamp=int(made.timestamp() * 1000)), now=made)
+
+
 def test_a_document_of_the_future() -> None:
     authenticate(NSM.document(timestamp=int((NOW + timedelta(minutes=5)).timestamp() * 1000)))
     later = NOW + timedelta(minutes=5, milliseconds=1)

@@ -78,6 +78,12 @@ def test_delegated_responders() -> None:
     check(response(LEAF, MIDDLE, signer=MIDDLE), GOOD[1])
 
 
+def test_the_first_and_last_second_of_a_responder() -> None:
+    delegated = response(LEAF, MIDDLE, signer=responder(MIDDLE, days=(-1, 1)))
+    for now in (NOW - timedelta(days=1), NOW + timedelta(days=1)):
+        check(delegated, GOOD[1], now=now)
+
+
 def test_responders_that_are_none() -> None:
     for wrong in (
         responder(ROOT),
@@ -138,6 +144,12 @@ def test_what_is_no_response() -> None:
     for wrong in (b"", b"\x30\x00", failed.public_bytes(Encoding.DER)):
         with pytest.raises(MalformedInput):
             check(wrong)
+    # A responder's certificate with a signature that the library does not know.
+    known, unknown = bytes.fromhex("2a8648ce3d040303"), bytes.fromhex("2a8648ce3d04037f")
+    signer = responder(MIDDLE)
+    delegated = response(LEAF, MIDDLE, signer=signer)
+    with pytest.raises(MalformedInput, match="certificate in OCSP response"):
+        check(delegated.replace(signer.der, signer.der.replace(known, unknown)), GOOD[1])
     with pytest.raises(MalformedInput, match="at most 64"):
         check(*(GOOD[:1] * 65))
     check(*GOOD, *(GOOD[:1] * 62))

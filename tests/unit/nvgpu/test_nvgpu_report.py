@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from attest.errors import MalformedInput, Unsupported, VitrineError
 from attest.nvgpu import fwid, layout, opaque
+from tests.fakes.der import tlv
 from tests.fakes.mutate import MUTATIONS, mutated
-from tests.fakes.nvgpu import DRIVER, FWID, NONCE, VBIOS, Gpu, device_identity, tlv, value
+from tests.fakes.nvgpu import DRIVER, FWID, NONCE, VBIOS, Gpu, device_identity, value
 
 GPU = Gpu()
 SIGNATURE = bytes(96)

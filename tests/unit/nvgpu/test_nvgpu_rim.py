@@ -1,5 +1,6 @@
 """Manifests: the XML profile, its canonical form, the one shape of signature, and what the SWID tag says."""
 
+import base64
 import io
 import xml.etree.ElementTree as ElementTree
 
@@ -186,7 +187,9 @@ def test_the_digest_is_signed() -> None:
 def test_a_signature_of_another_size() -> None:
     start, end = b"<ds:SignatureValue>", b"</ds:SignatureValue>"
     text = GOOD.split(start)[1].split(end)[0]
-    for wrong in (b"AAAA", text[:-4] + b"AAAAAAAA"):
+    raw = base64.b64decode(text)
+    padded = base64.b64encode(raw[:48] + b"\0" + raw[48:])
+    for wrong in (b"AAAA", text[:-4] + b"AAAAAAAA", padded):
         assert code(GOOD.replace(text, wrong)) == "rim_signature"
 
 
@@ -240,7 +243,13 @@ def test_contents_that_are_none_are_malformed(old: str, new: str) -> None:
         verify(signed(tag(DRIVER, (1,)), CHAIN, change=lambda text: text.replace(old, new)))
 
 
+def test_what_was_signed_is_all_but_the_signature() -> None:
+    root = xmldsig.verify(xmldsig.read(GOOD, "x"), layer="nvgpu")
+    assert [child.name[1] for child in root.elements()] == ["Meta", "Payload"]
+
+
 def test_the_number_of_certificates() -> None:
+    verify(signed(tag(DRIVER, (1,)), CHAIN[:1] * 8))
     for chain in ([], CHAIN * 3):
         with pytest.raises(MalformedInput, match="1 to 8"):
             verify(signed(tag(DRIVER, (1,)), chain, own=CHAIN[0].key))
