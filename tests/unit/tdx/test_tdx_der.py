@@ -25,6 +25,8 @@ def test_every_length_in_its_shortest_form(size: int) -> None:
         b"\4\2\0",
         b"\4\x80\0\0",
         b"\4\x83\0\0\1\0",
+        b"\4\x80" + bytes(128),
+        b"\4\x83" + bytes(131),
         b"\4\x81\x7f" + bytes(127),
         b"\4\x82\0\xff" + bytes(255),
         b"\5\0" * 65,
