@@ -49,7 +49,9 @@ def test_content() -> None:
             der.content(item, der.OCTETS, 2)
 
 
-@pytest.mark.parametrize(("data", "value"), [(b"\0", 0), (b"\x7f", 127), (b"\0\x80", 128), (b"\0\xff\xff", 65535)])
+@pytest.mark.parametrize(
+    ("data", "value"), [(b"\0", 0), (b"\x7f", 127), (b"\1\0", 256), (b"\0\x80", 128), (b"\0\xff\xff", 65535)]
+)
 def test_numbers(data: bytes, value: int) -> None:
     assert der.number((2, data)) == value
     assert der.number((10, data), der.ENUMERATED) == value
