@@ -25,6 +25,8 @@ def test_every_length_in_its_shortest_form(size: int) -> None:
         b"\4\2\0",
         b"\4\x80\0\0",
         b"\4\x83\0\0\1\0",
+        b"\4\x80" + bytes(128),
+        b"\4\x83" + bytes(131),
         b"\4\x81\x7f" + bytes(127),
         b"\4\x82\0\xff" + bytes(255),
         b"\5\0" * 65,
@@ -47,7 +49,9 @@ def test_content() -> None:
             der.content(item, der.OCTETS, 2)
 
 
-@pytest.mark.parametrize(("data", "value"), [(b"\0", 0), (b"\x7f", 127), (b"\0\x80", 128), (b"\0\xff\xff", 65535)])
+@pytest.mark.parametrize(
+    ("data", "value"), [(b"\0", 0), (b"\x7f", 127), (b"\1\0", 256), (b"\0\x80", 128), (b"\0\xff\xff", 65535)]
+)
 def test_numbers(data: bytes, value: int) -> None:
     assert der.number((2, data)) == value
     assert der.number((10, data), der.ENUMERATED) == value
