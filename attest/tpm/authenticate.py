@@ -32,7 +32,7 @@ from attest.errors import MalformedInput, VerificationError
 from attest.tpm import chain, credential, eventlog, ima, layout
 from attest.tpm.chain import Endorsements, Identity, Root
 from attest.tpm.credential import HASHES, Expected
-from attest.tpm.evidence import Counter, Endorsement, Evidence, KeyCertificate, Signed
+from attest.tpm.evidence import Counter, Evidence, Signed
 from attest.tpm.layout import SIZES, Attested, Hash, PublicArea
 
 FIXED_TPM, FIXED_PARENT, ORIGIN, RESTRICTED, DECRYPT, SIGN = 1 << 1, 1 << 4, 1 << 5, 1 << 16, 1 << 17, 1 << 18
@@ -158,10 +158,11 @@ def check_key(key: PublicArea) -> None:
             found=f"{key.attributes:#010x}",
             advice="a key that signs what others give it, or that can leave, can sign a quote that no TPM made",
         )  # fmt: skip
-    if key.scheme is None or key.scheme_hash not in STRONG:
+    if key.scheme_hash not in STRONG or key.name_hash not in STRONG:
         raise VerificationError(
-            "tpm", "scheme", expected="a signature scheme with SHA-2", found=f"{key.scheme} with {key.scheme_hash}"
-        )
+            "tpm", "scheme", expected="a signature scheme and a name with SHA-2",
+            found=f"{key.scheme} with {key.scheme_hash}, a name with {key.name_hash}",
+        )  # fmt: skip
 
 
 def check_signed(key: PublicArea, signed: Signed, nonce: bytes) -> Attested:
@@ -273,10 +274,11 @@ def _check_endorsement(certificate: x509.Certificate, key: PublicArea) -> Identi
         raise VerificationError(
             "tpm", "endorsement-key", expected="a certificate of the endorsement key", found="one of another key"
         )
-    if key.attributes & (STAYS | SIGN | DECRYPT) != STAYS | DECRYPT:
+    if key.attributes & (STAYS | SIGN | DECRYPT) != STAYS | DECRYPT or key.name_hash not in STRONG:
         raise VerificationError(
-            "tpm", "endorsement-key", expected="restricted, unwrapping, made in its TPM and fixed to it",
-            found=f"{key.attributes:#010x}",
+            "tpm", "endorsement-key",
+            expected="restricted, unwrapping, made in its TPM and fixed to it, named with SHA-2",
+            found=f"{key.attributes:#010x}, {key.name_hash}",
         )  # fmt: skip
     usage, extended = chain.usages(certificate)
     wraps = usage is not None and (usage.key_encipherment or usage.key_agreement)
@@ -344,16 +346,11 @@ def _counter(key: PublicArea, counter: Counter, nonce: bytes) -> tuple[int, int]
     public = layout.nv_public(counter.public)
     if not isinstance(statement, layout.NvContents) or statement.name != public.name:
         raise VerificationError("tpm", "counter", expected="a certified counter", found="something else")
-    if public.attributes & (COUNTER_TYPE | WRITTEN) != COUNTER | WRITTEN:
+    if public.attributes & (COUNTER_TYPE | WRITTEN) != COUNTER | WRITTEN or public.name_hash not in STRONG:
         raise VerificationError(
-            "tpm", "counter", expected="an index that only counts", found=f"attributes {public.attributes:#010x}"
-        )
+            "tpm", "counter", expected="an index that only counts, named with SHA-2",
+            found=f"attributes {public.attributes:#010x}, {public.name_hash}",
+        )  # fmt: skip
     if (statement.offset, len(statement.contents)) != (0, COUNTER_BYTES):
         raise MalformedInput("TPM counter", "expected the 8 bytes of a counter")
     return public.index, int.from_bytes(statement.contents, "big")
-
-
-__all__ = [
-    "Activation", "Authenticated", "Endorsement", "Explanation", "KeyCertificate", "Vouched", "authenticate",
-    "check_key", "check_signed", "check_values",
-]  # fmt: skip

@@ -1,8 +1,10 @@
 """What an event log says about the boot, typed: Secure Boot, started programs, and what boot loaders measured.
 
-Read are the events of registers that the log explains, and no others. What an event's data says counts where the data
-is what was measured; where a digest of something else was (a program), the digest counts and the data is a hint.
-Nothing here raises: an event that cannot be read leaves the claim unmade.
+Read are the events of registers that the log explains, and no others. Of an event, only its digest was measured: its
+type and its data are what the log says now, and whoever hands out the log can change them. So data counts where it is
+what was measured; the firmware's part of register 7 ends at the first digest of a separator, whatever the event is
+called; and whatever is in register 4 and no known word of the firmware counts as a program. Nothing here raises: an
+event that cannot be read leaves the claim unmade.
 
 Source: TCG PC Client Platform Firmware Profile, revision 1.06, 3.3.4 (use of registers), 10.4 (event types).
 """
@@ -21,16 +23,23 @@ from attest.canonical import Model
 from attest.digest import Hex32
 from attest.errors import MalformedInput, Unsupported
 from attest.tpm import signaturelist
-from attest.tpm.eventlog import Event, Log
+from attest.tpm.eventlog import NO_ACTION, Event, Log
 from attest.tpm.layout import Hash
 from attest.tpm.reader import Reader
 
-SEPARATOR, ACTION, EVENT_TAG, IPL = 0x4, 0x5, 0x6, 0xD
-VARIABLE_CONFIG, APPLICATION, FIRMWARE_ACTION, AUTHORITY = 0x80000001, 0x80000003, 0x80000007, 0x800000E0
+EVENT_TAG, IPL = 0x6, 0xD
 GLOBAL_VARIABLE: Final = UUID("8be4df61-93ca-11d2-aa0d-00e098032b8c")
 IMAGE_SECURITY: Final = UUID("d719b2cb-3d3a-4596-a3bc-dad00e67656f")
 NO_ERROR: Final = (b"\0\0\0\0", b"\xff\xff\xff\xff")
-"""Data of a separator that ends the firmware's part without an error."""
+"""What is measured by a separator that ends the firmware's part without an error."""
+ERROR: Final = b"\1\0\0\0"
+"""What is measured by one that ends it with an error."""
+WORDS: Final = (
+    b"Calling EFI Application from Boot Option",
+    b"Returning from EFI Application from Boot Option",
+    b"BOOT ATTEMPTS OMITTED",
+)
+"""What firmware measures into register 4 besides programs."""
 POLICY_REGISTER: Final = 7
 PROGRAM_REGISTER: Final = 4
 DEBUG: Final = b"UEFI Debug Mode"
@@ -39,7 +48,7 @@ LISTS: Final = {("PK", GLOBAL_VARIABLE), ("KEK", GLOBAL_VARIABLE), ("db", IMAGE_
 
 
 class Program(Model):
-    """A program that the firmware started (EV_EFI_BOOT_SERVICES_APPLICATION)."""
+    """A program that was started (EV_EFI_BOOT_SERVICES_APPLICATION), or else something in its register."""
 
     digest: str
     """Its Authenticode digest, in the bank's hash, hexadecimal digits."""
@@ -77,8 +86,8 @@ class Boot(Model):
 
 def read(log: Log, bank: Hash, explained: Collection[int]) -> Boot:
     """What the events of the `explained` registers say, by their digests in `bank`."""
-    events = [event for event in log.events if event.register in explained]
-    settings = _before_separator([event for event in events if event.register == POLICY_REGISTER])
+    events = [event for event in log.events if event.kind != NO_ACTION and event.register in explained]
+    settings = _before_separator([event for event in events if event.register == POLICY_REGISTER], bank)
     variables = _variables(settings, bank)
     states = [data for name, vendor, data in variables if (name, vendor) == ("SecureBoot", GLOBAL_VARIABLE)]
     secure_boot = {b"\0": False, b"\1": True}.get(states[0]) if len(states) == 1 else None
@@ -87,24 +96,27 @@ def read(log: Log, bank: Hash, explained: Collection[int]) -> Boot:
         if (name, vendor) in LISTS:
             with suppress(MalformedInput, Unsupported):
                 lists[name] = tuple(entry.digest.hex() for entry in signaturelist.parse(data))
+    known = _digests(bank, *NO_ERROR, ERROR, *WORDS)
     return Boot(
         secure_boot=secure_boot,
-        debug=any(event.kind in (ACTION, FIRMWARE_ACTION) and event.data.rstrip(b"\0") == DEBUG for event in settings),
+        debug=any(event.digests[bank] in _digests(bank, DEBUG, DEBUG + b"\0") for event in settings),
         lists=lists,
         programs=tuple(
             Program(digest=event.digests[bank].hex(), path=_path(event.data))
             for event in events
-            if event.kind == APPLICATION and event.register == PROGRAM_REGISTER
+            if event.register == PROGRAM_REGISTER and event.digests[bank] not in known
         ),
         loads=tuple(_load(event, bank) for event in events if event.kind in (IPL, EVENT_TAG)),
     )
 
 
-def _before_separator(events: list[Event]) -> list[Event]:
+def _before_separator(events: list[Event], bank: Hash) -> list[Event]:
     """What the firmware measured before it handed over; nothing where the separator is missing, or says an error."""
     for at, event in enumerate(events):
-        if event.kind == SEPARATOR:
-            return events[:at] if event.data in NO_ERROR else []
+        if event.digests[bank] in _digests(bank, *NO_ERROR):
+            return events[:at]
+        if event.digests[bank] in _digests(bank, ERROR):
+            return []
     return []
 
 
@@ -112,7 +124,7 @@ def _variables(events: list[Event], bank: Hash) -> list[tuple[str, UUID, bytes]]
     """Name, vendor and contents of the variables that were measured (UEFI_VARIABLE_DATA, 10.2.6)."""
     found = []
     for event in events:
-        if event.kind == VARIABLE_CONFIG and _digest(bank, event.data) == event.digests[bank]:
+        if _digest(bank, event.data) == event.digests[bank]:
             with suppress(MalformedInput, UnicodeDecodeError):
                 reader = Reader(event.data, "UEFI variable", "<")
                 vendor = UUID(bytes_le=reader.take(16))
@@ -154,6 +166,10 @@ def _load(event: Event, bank: Hash) -> Load:
 def _text(data: bytes, encoding: str) -> str:
     text = data.decode(encoding, "replace").rstrip("\0")
     return "".join(char if char.isprintable() else "\ufffd" for char in text)[:MAX_HINT_CHARS]
+
+
+def _digests(bank: Hash, *texts: bytes) -> set[bytes]:
+    return {_digest(bank, text) for text in texts}
 
 
 def _digest(bank: Hash, data: bytes) -> bytes:

@@ -190,6 +190,18 @@ def test_a_weak_scheme_is_refused(changes: dict[str, str]) -> None:
     refused(scene().with_(key=key.public), "tpm/scheme")
 
 
+def test_a_name_by_sha_1_could_be_that_of_another_key() -> None:
+    weak = Key().public[:2] + b"\0\4" + Key().public[4:]
+    refused(scene().with_(key=weak), "tpm/scheme")
+    weak = EK.public[:2] + b"\0\4" + EK.public[4:]
+    good = scene().evidence.endorsement
+    assert good is not None
+    refused(scene().with_(endorsement=good.model_copy(update={"key": weak})), "tpm/endorsement-key")
+    weak = PUBLIC[:4] + b"\0\4" + PUBLIC[6:]
+    body = fake.sized(b"\0\4" + hashlib.sha1(weak).digest()) + bytes(2) + fake.sized(bytes(8))
+    refused(scene().with_(counter=Counter(public=weak, certified=certified(Key(), body))), "tpm/counter")
+
+
 # 2. Who vouches -------------------------------------------------------------------------------------------------------
 
 
@@ -452,6 +464,12 @@ def test_a_list_of_files_without_its_register_is_refused() -> None:
 # 6. The counter -------------------------------------------------------------------------------------------------------
 
 PUBLIC = fake.nv_public()
+
+
+def test_a_counter_may_be_absent() -> None:
+    assert scene().with_(counter=None).check().counter is None  # type: ignore[attr-defined]
+
+
 BODY = fake.nv_body(PUBLIC, (41).to_bytes(8, "big"))
 
 

@@ -180,7 +180,11 @@ def state(data: bytes, **fields: bytes | None) -> bytes:
         ((state(b"\1"),), None),
         ((state(b"\1"), event(7, 4, b"\1\0\0\0")), None),  # the firmware says that something went wrong
         ((state(b"\1", hashed=b"other"), END), None),
-        ((event(7, 0x80000002, variable("SecureBoot", b"\1")), END), None),
+        # Types are not measured: neither a hidden separator nor a hidden setting lets another one in.
+        ((state(b"\0"), event(7, 5, b"", hashed=bytes(4)), state(b"\1"), END), False),
+        ((event(7, 0x80000007, b"", hashed=variable("SecureBoot", b"\0")), END, state(b"\1"), END), None),
+        ((state(b"\1"), event(7, 5, b"", hashed=b"\1\0\0\0"), END), None),
+        ((event(7, 3, variable("SecureBoot", b"\0")), state(b"\1"), END), True),
         ((event(1, 0x80000001, variable("SecureBoot", b"\1")), END), None),
         ((event(7, 0x80000001, variable("SecureBoot", b"\1", vendor="00" * 16)), END), None),
         ((event(7, 0x80000001, variable("SecureBoat", b"\1")), END), None),
@@ -201,10 +205,10 @@ def test_secure_boot_is_read_where_it_can_only_be_the_firmware_that_says_so(
     [
         ((event(7, 5, b"UEFI Debug Mode"), END), True),
         ((event(7, 0x80000007, b"UEFI Debug Mode\0"), END), True),
-        ((event(7, 0x80000007, b"UEFI Debug Mode", hashed=b"anything"), END), True),
+        ((event(7, 0xD, b"something else", hashed=b"UEFI Debug Mode"), END), True),
+        ((END, event(7, 5, b"UEFI Debug Mode"), END), False),
         ((event(7, 0x80000007, b"Exit Boot Services"), END), False),
         ((event(5, 0x80000007, b"UEFI Debug Mode"), END), False),
-        ((event(7, 0xD, b"UEFI Debug Mode"), END), False),
     ],
 )
 def test_a_debugger_is_read(events: tuple[bytes, ...], found: bool) -> None:
@@ -247,7 +251,12 @@ def test_programs_are_read_by_their_digest() -> None:
     (found,) = read(event(4, 0x80000003, data, hashed=b"authenticode")).programs
     assert (found.digest, found.path) == (digest, "\\EFI\\a.efi")
     assert [item.path for item in read(event(4, 0x80000003, data[:40]), event(4, 0x80000003, b"")).programs] == ["", ""]
-    assert read(event(2, 0x80000003, data), event(4, 0x80000004, data)).programs == ()
+    assert read(event(2, 0x80000003, data)).programs == ()
+    # Under another type it is one still; what the firmware itself says there is none.
+    assert read(event(4, 0x80000007, b"Exit", hashed=b"authenticode")).programs[0].digest == digest
+    assert read(event(4, 5, b"Exit")).programs != ()
+    words = (b"Calling EFI Application from Boot Option", bytes(4), b"\xff" * 4, b"\1\0\0\0", b"BOOT ATTEMPTS OMITTED")
+    assert read(*(event(4, 0x80000003, word) for word in words)).programs == ()
     assert read(event(4, 0x80000003, data), explained={7}).programs == ()
 
 

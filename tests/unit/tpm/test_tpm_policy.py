@@ -169,6 +169,10 @@ def test_a_line_says_what_was_expected_and_found() -> None:
     assert texts("tpm.quoted")[0] == "sha256 registers 0, 1, 2, 3, 4, 5, 6, 7"
     assert texts("tpm.manufacturer", with_(manufacturer=None)) == ("53544D20", "none")
     assert texts("tpm.register-4", with_(measurements={}))[1] == "none"
+    assert texts("tpm.manufacturer") == ("53544D20", "53544D20")
+    assert texts("tpm.register-4")[1] == f"{4:064x}"
+    assert texts("tpm.counter")[1] == "0x1500010 at 41"
+    assert texts("tpm.files")[1] == "1 files, besides nothing"
     assert texts("tpm.secure-boot", with_(boot=None)) == ("on", "not known")
     assert texts("tpm.secure-boot", with_boot(secure_boot=False))[1] == "off"
     assert texts("tpm.programs", with_(boot=None))[1] == "not known"
