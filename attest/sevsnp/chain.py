@@ -150,9 +150,9 @@ def _check_signature(certificate: x509.Certificate, issuer: x509.Certificate) ->
 def _check_algorithm(signed: x509.Certificate | x509.CertificateRevocationList) -> None:
     by_pss = isinstance(signed.signature_algorithm_parameters, padding.PSS)
     if not by_pss or not isinstance(signed.signature_hash_algorithm, hashes.SHA384):
-        raise VerificationError(
-            LAYER, "certificate-algorithm", expected="RSA-PSS with SHA-384", found=signed.signature_algorithm_oid._name
-        )
+        hashed = type(signed.signature_hash_algorithm).__name__
+        found = f"{signed.signature_algorithm_oid.dotted_string} with {hashed}"
+        raise VerificationError(LAYER, "certificate-algorithm", expected="RSA-PSS with SHA-384", found=found)
 
 
 def _check_list(crl: x509.CertificateRevocationList, root: x509.Certificate, now: datetime) -> datetime:

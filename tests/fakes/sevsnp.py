@@ -249,6 +249,19 @@ class Vendor:
         signed = builder.sign(key or self._key("ark"), algorithm, rsa_padding=rsa_padding)
         return signed.public_bytes(Encoding.DER)
 
+    def crl_without_end(self) -> bytes:
+        """A signed revocation list that has no `nextUpdate`, which X.509 leaves optional."""
+        whole = x509.load_der_x509_crl(self.crl())
+        tbs = whole.tbs_certlist_bytes
+        at = tbs.rindex(b"\x17\x0d")
+        content = tbs[3:at] + tbs[at + 15 :]
+        assert tbs[1] == 0x81 and len(content) >= 128
+        tbs = tbs[:2] + bytes([len(content)]) + content
+        signature = self._key("ark").sign(tbs, PSS, SHA384)
+        algorithm = tbs[6 : 8 + tbs[7]]
+        body = tbs + algorithm + b"\x03\x82\x01\x01\x00" + signature
+        return b"\x30\x82" + len(body).to_bytes(2, "big") + body
+
     def _key(self, purpose: str) -> rsa.RSAPrivateKey:
         return rsa_key(f"{self.product} {purpose}")
 

@@ -239,6 +239,7 @@ CASES: dict[str, tuple[str, Scene]] = {
         Scene(crls=(MILAN.crl(algorithm=hashes.SHA256(), rsa_padding=padding.PSS(padding.MGF1(hashes.SHA256()), 32)),)),
     ),
     "a list to come": ("crl-validity", Scene(crls=(MILAN.crl(begins=NOW + DAY),))),
+    "a list without an end": ("crl-validity", Scene(crls=(MILAN.crl_without_end(),))),
     "a list that is out of date": ("crl-validity", Scene(crls=(MILAN.crl(ends=NOW - timedelta(hours=1)),))),
     "one of two lists out of date": (
         "crl-validity",
