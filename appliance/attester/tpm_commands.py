@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.enclave.tpm_device import ENDORSEMENT, PASSWORD, Answer, Tpm, sized
-from attest.errors import EnvironmentProblem
+from attest.errors import EnvironmentProblem, MalformedInput
 from attest.tpm import layout
 from attest.tpm.evidence import Signed
 from attest.tpm.layout import HASH_IDS, NULL, SIZES, Hash
@@ -180,7 +180,10 @@ def nv_read(tpm: Tpm, index: int) -> bytes:
         parameters = struct.pack(">HH", count, len(data))
         answer = Answer(tpm.command(NV_READ, struct.pack(">II", index, index), PASSWORD, parameters))
         answer.take(4)
-        data += answer.sized()
+        block = answer.sized()
+        if len(block) != count:
+            raise MalformedInput("TPM answer", f"expected {count} bytes of index {index:#x}, found {len(block)}")
+        data += block
     return data
 
 
