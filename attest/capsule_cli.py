@@ -11,9 +11,7 @@ from typing import Annotated
 
 import typer
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field
 from rich.table import Table
 
@@ -22,6 +20,7 @@ from attest.canonical import Model
 from attest.capsule import Capsule, Item
 from attest.errors import EnvironmentProblem, MalformedInput
 from attest.files import read_file
+from attest.keys import read_private_key
 from attest.manifest import Platform
 from attest.validity import Kind
 
@@ -86,7 +85,7 @@ def make_command(
     if out.exists():
         raise EnvironmentProblem(f"{out} exists already: name another file with --out")
     items = [item for one in _read_listing(listing) for item in _items(one, listing.parent)]
-    data = capsule.make(items, _read_key(key), as_of(made))
+    data = capsule.make(items, read_private_key(key), as_of(made))
     with out.open("xb") as file:
         file.write(data)
         file.flush()
@@ -189,13 +188,3 @@ def _unwrapped(kind: Kind, data: bytes, name: str) -> list[bytes]:
     except validity.UNREADABLE as error:
         raise MalformedInput(f"{kind} {name}", f"cannot be read: {str(error)[:200]}") from None
     return [data]
-
-
-def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = load_pem_private_key(read_file(path, 1 << 16), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise MalformedInput(str(path), f"expected a private key in PEM without a passphrase: {error}") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise MalformedInput(str(path), "expected a P-256 key: openssl ecparam -name prime256v1 -genkey -noout")
-    return key

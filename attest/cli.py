@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from attest import canonical, console, policy, reference, statement, verify
+from attest.appraise.cli import command as appraise_command
 from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
 from attest.errors import MalformedInput
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(capsule_app, name="capsule")
+app.command("appraise")(appraise_command)
 MAX_ENTRIES = 64
 
 BundleArgument = Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]

@@ -33,6 +33,7 @@ FORMATS: Final[Mapping[str, Platform]] = {
     "vitrine/sev-snp-evidence/v1": "sev-snp",
     "vitrine/tdx-evidence/v1": "tdx",
     "vitrine/nitro-evidence/v1": "nitro",
+    "vitrine/azure-evidence/v1": "azure",
     "vitrine/gpu-evidence/v1": "nvidia-gpu",
 }
 """What evidence of each platform is called."""

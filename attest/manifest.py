@@ -15,7 +15,7 @@ from attest.results import ClaimResult, PlannedSuite, SuiteResult
 Time = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
 """RFC 3339, UTC, whole seconds."""
 Wall = Literal["process", "container", "vm"]
-Platform = Literal["tpm", "sev-snp", "tdx", "nitro", "nvidia-gpu"]
+Platform = Literal["tpm", "sev-snp", "tdx", "nitro", "azure", "nvidia-gpu"]
 """Hardware that can speak for a run."""
 
 

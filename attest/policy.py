@@ -10,6 +10,9 @@ walls = ["process", "container", "vm"]         # what the workers may run behind
 locks = ["sha256:..."]                         # lockfiles that are accepted; any when absent
 max_attempts = 1                               # attempts at the job, this one included
 claims_hold = false                            # every claim of the job holds
+assurance = "quoted"                           # how far up the ladder the bundle has to be
+
+[hardware]                                     # what hardware has to say, see `attest.appraise.policy`
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from typing import Final, Literal
 from pydantic import Field
 
 from attest import canonical
+from attest.appraise.policy import Hardware
 from attest.canonical import Model
 from attest.digest import Digest
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.manifest import ExecutionManifest, Wall
 
+Assurance = Literal["signed", "measured", "quoted", "confidential"]
+"""The ladder, lowest step first."""
 FORMAT: Final = "vitrine/appraisal-policy/v1"
 MAX_BYTES = 1 << 20
 
@@ -52,6 +58,10 @@ class Policy(Model):
     """Attempts at the job, this one included; any number when absent."""
     claims_hold: bool = False
     """The job has claims, and every one of them holds."""
+    assurance: Assurance = "signed"
+    """The step of the ladder that the bundle has to reach at least."""
+    hardware: Hardware | None = None
+    """What hardware has to say for the run. Without it a TPM's quotes are verified, and nobody vouches for the TPM."""
 
     @classmethod
     def default(cls) -> Policy:

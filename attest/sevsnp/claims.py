@@ -78,7 +78,7 @@ class Claims(Model):
     """Which platform the evidence is of."""
     bound: Hex64
     """What the guest had bound into the report (`REPORT_DATA`)."""
-    measurements: Mapping[Literal["launch"], Hex48]
+    measurements: Mapping[str, Hex48]
     """`launch`: what the firmware measured before the guest's first instruction."""
     debug: bool
     """Whether the host may read and write the guest's memory through the firmware."""

@@ -1,0 +1,113 @@
+"""An appraisal as an EAT Attestation Result (EAR, draft-ietf-rats-ear), signed: a JWT that other RATS software reads.
+
+The trustworthiness vector is that of AR4SI (draft-ietf-rats-ar4si). Each rule of a policy is of one of its claims; a
+claim is the worst of its rules: 2 affirming, 32 warning where something was left out on request, 96 contraindicated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from attest import __version__
+from attest.appraisal import Line
+from attest.appraise.verdict import Appraisal
+from attest.digest import digest_of
+from attest.errors import MalformedInput, VerificationError
+
+PROFILE: Final = "tag:github.com,2023:veraison/ear"
+ALGORITHM: Final = "ES256"
+AFFIRMING, WARNING, CONTRAINDICATED = 2, 32, 96
+RANK: Final = {"affirming": AFFIRMING, "warning": WARNING, "contraindicated": CONTRAINDICATED}
+MAX_BYTES: Final = 1 << 20
+
+EXECUTABLES: Final = (
+    "measurement", "measurements", "register", "registers", "program", "programs", "file", "files", "id-key",
+    "author-key", "identity", "pcr", "rim", "driver", "vbios", "explained", "quoted", "family-id", "image-id",
+    "guest-svn", "selection", "event-log", "ima-list", "product",
+)  # fmt: skip
+CONFIGURATION: Final = (
+    "debug", "guest-policy", "guest-abi", "vmpl", "smt", "migration-agent", "cxl", "platform", "secure-boot",
+    "migratable", "sept-ve-enabled", "attributes", "features", "protected", "host-data", "console",
+)  # fmt: skip
+IDENTITY: Final = ("bound", "nonce", "chip", "chip-id", "kind", "manufacturer", "provider", "counter", "required")
+CLAIMS: Final = {"executables": EXECUTABLES, "configuration": CONFIGURATION, "instance-identity": IDENTITY}
+"""By the first word or words of a rule's name after its platform: what it is about. All others are about hardware."""
+
+
+def claims(appraisal: Appraisal, *, policy_digest: str, issued: datetime) -> dict[str, Any]:
+    """The claims set. `policy_digest` names the policy; one submodule a platform, others for what is common."""
+    names = sorted({line.rule.partition(".")[0] for line in appraisal.lines})
+    submodules = {}
+    for name in names:
+        lines = [line for line in appraisal.lines if line.rule.partition(".")[0] == name]
+        submodules[name] = {
+            "ear.status": _status(lines, appraisal),
+            "ear.trustworthiness-vector": _vector(lines, appraisal),
+            "ear.appraisal-policy-id": policy_digest,
+            "vitrine.lines": [line.model_dump(mode="json") for line in lines],
+        }
+    return {
+        "eat_profile": PROFILE,
+        "iat": int(issued.timestamp()),
+        "ear.verifier-id": {"developer": "https://github.com/vitrine", "build": f"vitrine {__version__}"},
+        "vitrine.as-of": appraisal.as_of.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "vitrine.downgrades": list(appraisal.downgrades),
+        "submods": submodules,
+    }
+
+
+def sign(value: dict[str, Any], key: ec.EllipticCurvePrivateKey) -> str:
+    """The JWT (compact JWS, ES256) of a claims set, signed by a P-256 key, which its header names by digest."""
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return jwt.encode(value, key, algorithm=ALGORITHM, headers={"kid": digest_of(spki)})
+
+
+def verify(token: str, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
+    """The claims set in `token`, signed by `key`. Raises `VerificationError` (layer `ear`), `MalformedInput`."""
+    if len(token) > MAX_BYTES:
+        raise MalformedInput("EAR", f"expected at most {MAX_BYTES} characters, found {len(token)}")
+    try:
+        value: dict[str, Any] = jwt.decode(token, key, algorithms=[ALGORITHM], options={"verify_iat": False})
+    except jwt.InvalidSignatureError:
+        raise VerificationError(
+            "ear", "signature", expected="a signature by the verifier's key", found="another"
+        ) from None
+    except jwt.InvalidTokenError as error:
+        raise MalformedInput("EAR", f"expected a JWT: {str(error)[:200]}") from None
+    if value.get("eat_profile") != PROFILE:
+        raise VerificationError("ear", "profile", expected=PROFILE, found=value.get("eat_profile"))
+    return value
+
+
+def _status(lines: Iterable[Line], appraisal: Appraisal) -> str:
+    if not all(line.holds for line in lines):
+        return "contraindicated"
+    return "warning" if appraisal.downgrades else "affirming"
+
+
+def _vector(lines: Iterable[Line], appraisal: Appraisal) -> dict[str, int]:
+    vector: dict[str, int] = {}
+    for line in lines:
+        claim = _claim(line.rule)
+        value = CONTRAINDICATED if not line.holds else WARNING if appraisal.downgrades else AFFIRMING
+        vector[claim] = max(vector.get(claim, 0), value)
+    return vector
+
+
+def _claim(rule: str) -> str:
+    words = re.sub(r"^pcr[0-9]+$", "pcr", rule.partition(".")[2].replace("_", "-").partition(".")[0])
+    for claim, known in (
+        ("executables", EXECUTABLES),
+        ("configuration", CONFIGURATION),
+        ("instance-identity", IDENTITY),
+    ):
+        if any(words == name or words.startswith(f"{name}-") for name in known) or words.startswith("pcr"):
+            return claim
+    return "hardware"
