@@ -34,6 +34,7 @@ from appliance import produce
 from appliance.enclave import container, delivery, inputs, launch, rootfs, seccomp
 from appliance.enclave.channel import Start
 from appliance.enclave.container import ContainerPlan, Mount, Runtime
+from appliance.enclave.discard import discard
 from appliance.memfd import Progress
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
@@ -251,4 +252,4 @@ def _folder(out: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
