@@ -96,7 +96,11 @@ def test_same_job_has_the_same_digests_behind_the_wall(
 ) -> None:  # fmt: skip
     before = mounts()
     plain = execute(files, tmp_path / "plain" / "bundle")
-    walled = behind(files, tmp_path / "walled" / "bundle", runtime=runtime)
+    before_the_wall = verify.verify(read_bundle(plain.bundle), lab.trusted_root).manifest
+    # No layer of a worker's seal is lost in a container.
+    full = all(one.level == "full" for one in before_the_wall.seal)
+    require = "full" if full else "any"
+    walled = behind(files, tmp_path / "walled" / "bundle", runtime=runtime, require_seal=require)
     assert (walled.ended_by, walled.results) == ("done", plain.results)
     for name in SAME:
         assert (walled.bundle / name).read_bytes() == (plain.bundle / name).read_bytes()
@@ -104,7 +108,6 @@ def test_same_job_has_the_same_digests_behind_the_wall(
     manifest = verified.manifest
     assert manifest.wall == "container"
     assert manifest.container is not None and manifest.container.runtime == runtime
-    before_the_wall = verify.verify(read_bundle(plain.bundle), lab.trusted_root).manifest
     assert before_the_wall.container is None
     assert [one.level for one in manifest.seal] == [one.level for one in before_the_wall.seal]
     assert left(walled.bundle) == []
