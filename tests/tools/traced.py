@@ -156,13 +156,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="vitrine-traced-") as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        run = 1 + len(list(folder.iterdir()))
-        (folder / f"{run}").mkdir()
-        status = (
-            subprocess.run([*STRACE, "-o", folder / f"{run}" / "thread", *options.command], check=False).returncode
-            if options.command
-            else 0
-        )
+        status = 0
+        if options.command:
+            place = tempfile.mkdtemp(prefix="run-", dir=folder)
+            status = subprocess.run([*STRACE, "-o", f"{place}/thread", *options.command], check=False).returncode
         total: dict[Kind, Counter[tuple[str, str]]] = {kind: Counter() for kind in KINDS}
         for one in folder.iterdir():
             threads = {}
