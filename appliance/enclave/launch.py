@@ -26,9 +26,11 @@ from appliance.enclave import guard, seccomp
 from appliance.enclave.channel import Host
 from appliance.enclave.container import ContainerPlan, Runtime, needed
 from appliance.enclave.render import SECCOMP_FD, Command, Place, render
+from appliance.enclave.runtimes import PODMAN_ADVICE, RUNC_ADVICE
 from appliance.enclave.words import Words
 from appliance.seal import kernel
 from appliance.seal.launch import Log, pump, sealed_file
+from appliance.seal.requirement import given_by
 from attest.errors import EnvironmentProblem, Unsupported, VitrineError
 
 LOG = structlog.get_logger()
@@ -39,6 +41,12 @@ TOOLS: dict[Runtime, tuple[str, ...]] = {
 }
 """The programs that each runtime needs."""
 PACKAGES: dict[Runtime, str] = {"runc": "runc", "podman": "podman", "bubblewrap": "bubblewrap"}
+NEEDS: dict[Runtime, str] = {
+    "runc": RUNC_ADVICE,
+    "podman": PODMAN_ADVICE,
+    "bubblewrap": given_by("namespace-user"),
+}
+"""What each takes of a host for a user that is not root."""
 HELLO_TIMEOUT_S = 60.0
 EXIT_TIMEOUT_S = 10.0
 CLEANUP_TIMEOUT_S = 30.0
@@ -80,7 +88,7 @@ def choices(forced: Runtime | None) -> tuple[Runtime, ...]:
     order: tuple[Runtime, ...] = ("runc", "podman", "bubblewrap") if os.geteuid() == 0 else ("podman", "bubblewrap")
     if forced is not None:
         if forced == "runc" and os.geteuid() != 0:
-            raise EnvironmentProblem("runc: expected root, or podman or bubblewrap in its place: leave out --runtime")
+            raise EnvironmentProblem(f"runc: {RUNC_ADVICE}; leave out --runtime, or use podman or bubblewrap")
         order = (forced,)
     found = tuple(name for name in order if all(map(shutil.which, TOOLS[name])))
     if not found:
@@ -128,7 +136,8 @@ def start(plan: ContainerPlan, folder: Path) -> Iterator[Running]:
         try:
             hello = host.hello(HELLO_TIMEOUT_S)
         except VitrineError as error:
-            raise StartRefused(f"{plan.runtime}: {error}") from None
+            advice = "" if os.geteuid() == 0 else f"; what a user needs for it: {NEEDS[plan.runtime]}"
+            raise StartRefused(f"{plan.runtime}: {error}{advice}") from None
         LOG.info("container started", runtime=plan.runtime, version=hello.version, plan=plan.policy_digest())
         yield Running(host, process)
 
