@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -191,7 +192,7 @@ for number in (1, 2, 15):
     signal.signal(number, signal.SIG_IGN)
 os.close(0)
 while True:
-    time.sleep(1)  # vitrine-stubborn
+    time.sleep(1)  # MARK
 """
 )
 
@@ -212,15 +213,15 @@ wall.run(wall.Request(job=Path(job), lab=lab, engine=Path(engine), out=Path(out)
 """
 
 
-def stubborn() -> list[int]:
-    """Processes in a container that would not end."""
+def stubborn(mark: str) -> list[int]:
+    """Processes in the container of the code with `mark` that would not end."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
         except OSError:
             continue
-        if words[1:3] == [b"-I", b"-c"] and b"# vitrine-stubborn" in words[3]:
+        if words[1:3] == [b"-I", b"-c"] and mark.encode() in words[3]:
             found.append(int(entry.name))
     return found
 
@@ -231,19 +232,19 @@ def test_no_container_outlives_a_controller_that_is_killed(
 ) -> None:
     if not installed(name):
         pytest.skip(f"no {name} on this host")
-    before = mounts()
+    before, mark = mounts(), f"# {secrets.token_hex(8)}"
     places = [files, lab.path, engine, tmp_path / "out" / "bundle", image[0].root, image[0].command[0]]
     controller = subprocess.Popen(
-        [sys.executable, "-c", START, *map(str, places), name, STUBBORN, *(mount.source for mount in image[1])],
+        [sys.executable, "-c", START, *map(str, places), name, STUBBORN.replace("# MARK", mark), *(mount.source for mount in image[1])],
         cwd=ROOT, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     try:
-        wait_for(stubborn, 60)
+        wait_for(lambda: stubborn(mark), 60)
         time.sleep(0.5)
         assert controller.poll() is None
         os.kill(controller.pid, signal.SIGKILL)
         assert controller.wait(10) == -signal.SIGKILL
-        wait_for(lambda: not stubborn(), 30)
+        wait_for(lambda: not stubborn(mark), 30)
         wait_for(lambda: mounts() == before, 30)
     finally:
         controller.kill()
