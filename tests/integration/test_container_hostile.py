@@ -235,7 +235,10 @@ def test_no_container_outlives_a_controller_that_is_killed(
     before, mark = mounts(), f"# {secrets.token_hex(8)}"
     places = [files, lab.path, engine, tmp_path / "out" / "bundle", image[0].root, image[0].command[0]]
     controller = subprocess.Popen(
-        [sys.executable, "-c", START, *map(str, places), name, STUBBORN.replace("# MARK", mark), *(mount.source for mount in image[1])],
+        [
+            *(sys.executable, "-c", START, *map(str, places), name, STUBBORN.replace("# MARK", mark)),
+            *(mount.source for mount in image[1]),
+        ],
         cwd=ROOT, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     try:
