@@ -38,11 +38,11 @@ def home() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def run(interpreter: Path, home: Path, user: int, runtime: str) -> subprocess.CompletedProcess[str]:
+def run(interpreter: str | Path, home: Path, user: int, runtime: str) -> subprocess.CompletedProcess[str]:
     """`appliance run` as `user`, with nothing in the environment but a home."""
     for path in (home, *home.iterdir()):
         os.chown(path, user, user)
-    image = ROOT / rootfs.DEFAULT
+    image = str(ROOT / rootfs.DEFAULT)
     arguments = ["run", "small.yaml", "--wall", "container", "--runtime", runtime, "--image", image, "--out", "bundle"]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run")}
     done = subprocess.run(
