@@ -96,6 +96,8 @@ def find(job: Path, lock: Path | None = None, data: tuple[Path, ...] = (), besid
                 first = jobs.locate(model.path, loaded.folder)
                 found |= dict.fromkeys(map(_absolute, locks.shards(first)), True)
     more = [] if beside is None else [_absolute(beside)]
+    for path in (*found, *used, *more):
+        as_text(path)
     root = Path(os.path.commonpath([*(path.parent for path in found), *used, *more]))
     for path in found:
         os.close(open_regular(path)[0])
@@ -113,6 +115,15 @@ def find(job: Path, lock: Path | None = None, data: tuple[Path, ...] = (), besid
         lock_digest=None if lock_bytes is None else digest_of(lock_bytes),
         measurement=None if lock_bytes is None else eventlog.measurement(lockfile.expected_log(lock_bytes).registers),
     )
+
+
+def as_text(path: Path) -> str:
+    """`path`, to go into a plan. Raises `Unsupported` for a name that is not UTF-8, which no plan can hold."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise Unsupported("a path", f"expected names in UTF-8 behind a wall, found {os.fsencode(path)!r}") from None
+    return str(path)
 
 
 def stage(inputs: Inputs, folder: Path) -> None:

@@ -13,22 +13,25 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NamedTuple
 
 import structlog
 
-from appliance.enclave import seccomp
-from appliance.enclave.channel import Host, printable
+from appliance.enclave import guard, seccomp
+from appliance.enclave.channel import Host
 from appliance.enclave.container import ContainerPlan, Runtime, needed
 from appliance.enclave.render import SECCOMP_FD, Command, Place, render
+from appliance.enclave.runtimes import PODMAN_ADVICE, RUNC_ADVICE
+from appliance.enclave.words import Words
 from appliance.seal import kernel
-from appliance.seal.launch import sealed_file
-from attest.errors import EnvironmentProblem, VitrineError
+from appliance.seal.launch import Log, pump, sealed_file
+from appliance.seal.requirement import given_by
+from attest.errors import EnvironmentProblem, Unsupported, VitrineError
 
 LOG = structlog.get_logger()
 TOOLS: dict[Runtime, tuple[str, ...]] = {
@@ -38,15 +41,24 @@ TOOLS: dict[Runtime, tuple[str, ...]] = {
 }
 """The programs that each runtime needs."""
 PACKAGES: dict[Runtime, str] = {"runc": "runc", "podman": "podman", "bubblewrap": "bubblewrap"}
+NEEDS: dict[Runtime, str] = {
+    "runc": RUNC_ADVICE,
+    "podman": PODMAN_ADVICE,
+    "bubblewrap": given_by("namespace-user"),
+}
+"""What each takes of a host for a user that is not root."""
 HELLO_TIMEOUT_S = 60.0
 EXIT_TIMEOUT_S = 10.0
 CLEANUP_TIMEOUT_S = 30.0
-LINE_BYTES = 4096
-LAST_WORDS = 5
-SHOWN_LEVELS = ("debug", "info", "warning", "error")
-MAX_FIELDS = 16
-OURS = frozenset({"inside", "timestamp", "exc_info", "stack_info"})
-"""Fields of a log line that the host writes itself."""
+
+
+class Launched(NamedTuple):
+    """A runtime that was started."""
+
+    process: subprocess.Popen[bytes]
+    """Its process, with pipes to the standard input and output of what runs inside."""
+    reader: threading.Thread
+    """Reads its standard error to the end."""
 
 
 class StartRefused(EnvironmentProblem):
@@ -61,8 +73,6 @@ class Running:
     """The host's end of the channel."""
     process: subprocess.Popen[bytes]
     """The runtime."""
-    words: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_WORDS))
-    """The last lines that it wrote to standard error."""
 
     def wait(self) -> None:
         """Give it time to end by itself, after its last frame."""
@@ -78,7 +88,7 @@ def choices(forced: Runtime | None) -> tuple[Runtime, ...]:
     order: tuple[Runtime, ...] = ("runc", "podman", "bubblewrap") if os.geteuid() == 0 else ("podman", "bubblewrap")
     if forced is not None:
         if forced == "runc" and os.geteuid() != 0:
-            raise EnvironmentProblem("runc: expected root, or podman or bubblewrap in its place: leave out --runtime")
+            raise EnvironmentProblem(f"runc: {RUNC_ADVICE}; leave out --runtime, or use podman or bubblewrap")
         order = (forced,)
     found = tuple(name for name in order if all(map(shutil.which, TOOLS[name])))
     if not found:
@@ -112,6 +122,32 @@ def start(plan: ContainerPlan, folder: Path) -> Iterator[Running]:
 
     Raises `StartRefused` when it does not start, `EnvironmentProblem` for an image that nothing can be mounted in.
     """
+    words = Words()
+    with launched(plan, folder, words.take) as (process, reader):
+
+        def gone() -> str:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
+                reader.join(1.0)
+            status = "it still runs, and is killed" if process.poll() is None else f"it ended with {process.returncode}"
+            return f"{status}; its last words: {words}"
+
+        host = Host(_pipe(process.stdout).fileno(), _pipe(process.stdin).fileno(), gone)
+        try:
+            hello = host.hello(HELLO_TIMEOUT_S)
+        except VitrineError as error:
+            advice = "" if os.geteuid() == 0 else f"; what a user needs for it: {NEEDS[plan.runtime]}"
+            raise StartRefused(f"{plan.runtime}: {error}{advice}") from None
+        LOG.info("container started", runtime=plan.runtime, version=hello.version, plan=plan.policy_digest())
+        yield Running(host, process)
+
+
+@contextlib.contextmanager
+def launched(plan: ContainerPlan, folder: Path, log: Log) -> Iterator[Launched]:
+    """The runtime, which runs the command of `plan`; `log` takes what it writes to standard error.
+
+    Raises as `start` does, which also waits for hello.
+    """
     check_root(plan)
     policy_data = seccomp.read()
     if (found := seccomp.digest(policy_data)) != plan.seccomp:
@@ -123,33 +159,50 @@ def start(plan: ContainerPlan, folder: Path) -> Iterator[Running]:
         root=os.geteuid() == 0,
         architecture=kernel.architecture(),
     )
-    command = render(plan, seccomp.parse(policy_data), place)
+    try:
+        command = render(plan, seccomp.parse(policy_data), place)
+    except Unsupported as error:
+        raise StartRefused(str(error)) from None
     folder.mkdir(mode=0o700)
     for name, data in command.files.items():
         (folder / name).write_bytes(data)
-    process = _spawn(command)
-    words: deque[str] = deque(maxlen=LAST_WORDS)
-    pump = threading.Thread(target=_pump, args=(_pipe(process.stderr), words), name="container-log", daemon=True)
-    pump.start()
-
-    def gone() -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1.0)
-        status = "it still runs, and is killed" if process.poll() is None else f"it ended with {process.returncode}"
-        pump.join(1.0)
-        return f"{status}; its last words: {' / '.join(words) or 'none'}"
-
-    host = Host(_pipe(process.stdout).fileno(), _pipe(process.stdin).fileno(), gone)
-    try:
+    with _guard(command) as orders:
+        process = _spawn(command)
+        reader = threading.Thread(target=pump, args=(_pipe(process.stderr), log), name="container-log", daemon=True)
+        reader.start()
         try:
-            hello = host.hello(HELLO_TIMEOUT_S)
-        except VitrineError as error:
-            raise StartRefused(f"{plan.runtime}: {error}") from None
-        LOG.info("container started", runtime=plan.runtime, version=hello.version, plan=plan.policy_digest())
-        yield Running(host, process, words)
+            _order(orders, process=process.pid)
+            yield Launched(process, reader)
+        finally:
+            _end(process)
+    reader.join(CLEANUP_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def _guard(command: Command) -> Iterator[IO[bytes]]:
+    """A guard (`appliance.enclave.guard`) that cleans up after `command` when this context or this process ends: where
+    its orders go."""
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", guard.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        cwd="/",
+        start_new_session=True,
+    )
+    orders = _pipe(watcher.stdin)
+    try:
+        _order(orders, cleanup=command.cleanup)
+        yield orders
     finally:
-        _end(process, command)
-        pump.join(CLEANUP_TIMEOUT_S)
+        orders.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            watcher.wait(CLEANUP_TIMEOUT_S)
+
+
+def _order(orders: IO[bytes], **order: object) -> None:
+    orders.write(json.dumps(order).encode("ascii") + b"\n")
 
 
 def _spawn(command: Command) -> subprocess.Popen[bytes]:
@@ -175,8 +228,8 @@ def _spawn(command: Command) -> subprocess.Popen[bytes]:
             os.close(fd)
 
 
-def _end(process: subprocess.Popen[bytes], command: Command) -> None:
-    """Whatever happened: no process and no container is left."""
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Whatever happened: the runtime ends. What it leaves is the guard's."""
     with contextlib.suppress(OSError):
         _pipe(process.stdin).close()  # the inside ends when its channel does
     try:
@@ -187,48 +240,6 @@ def _end(process: subprocess.Popen[bytes], command: Command) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(CLEANUP_TIMEOUT_S)
     _pipe(process.stdout).close()
-    for argv in command.cleanup:
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(argv, check=False, capture_output=True, timeout=CLEANUP_TIMEOUT_S)
-
-
-def _pump(stream: IO[bytes], words: deque[str]) -> None:
-    """What the container writes to standard error: untrusted lines, cut, cleaned, and shown as log lines of ours."""
-    line = bytearray()
-    with stream:
-        while data := stream.read(1 << 16):
-            for piece in data.splitlines(keepends=True):
-                line += piece[: LINE_BYTES - len(line)]
-                if piece.endswith((b"\n", b"\r")):
-                    _log(bytes(line), words)
-                    line.clear()
-    if line:
-        _log(bytes(line), words)
-
-
-def _log(line: bytes, words: deque[str]) -> None:
-    text = printable(line.decode("utf-8", "replace").strip())
-    if not text:
-        return
-    record = _record(text)
-    level, event = record.pop("level", None), record.pop("event", None)
-    if level not in SHOWN_LEVELS or not isinstance(event, str):
-        words.append(text[:300])
-        LOG.debug("container log", line=text)
-        return
-    if level in ("warning", "error"):
-        words.append(event)
-    fields = {key: value for key, value in record.items() if key not in OURS and isinstance(value, (str, int))}
-    getattr(LOG, level)(event, inside=True, **dict(list(fields.items())[:MAX_FIELDS]))
-
-
-def _record(text: str) -> dict[str, Any]:
-    """A log line of the appliance in the container; empty for any other line."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

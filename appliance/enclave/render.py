@@ -17,7 +17,7 @@ from appliance.enclave import seccomp
 from appliance.enclave.container import ContainerPlan, Runtime
 from appliance.seal.policy import SeccompPolicy
 from appliance.seal.syscalls import Architecture
-from attest.errors import EnvironmentProblem
+from attest.errors import Unsupported
 
 HIDDEN = (
     "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
@@ -61,7 +61,7 @@ class Place:
 
 
 def render(plan: ContainerPlan, policy: SeccompPolicy, place: Place) -> Command:
-    """How `plan` is carried out by its runtime."""
+    """How `plan` is carried out by its runtime. Raises `Unsupported` for paths that this runtime cannot be told."""
     return _RENDERERS[plan.runtime](plan, policy, place)
 
 
@@ -162,6 +162,7 @@ def runc_config(plan: ContainerPlan, policy: SeccompPolicy, architecture: Archit
 
 def _podman(plan: ContainerPlan, policy: SeccompPolicy, place: Place) -> Command:
     bounds, profile = plan.bounds, place.folder / "seccomp.json"
+    _podman_can_say(plan.root, ":")
     podman = place.tools["podman"]
     argv = [
         podman, "run", "--rm", "--interactive", "--name", place.name, "--log-driver", "none", "--pull", "never",
@@ -185,8 +186,8 @@ def _podman(plan: ContainerPlan, policy: SeccompPolicy, place: Place) -> Command
     for scratch in plan.scratch:
         argv += ["--tmpfs", f"{scratch.target}:rw,nosuid,nodev,noexec,mode=1777,size={scratch.size_bytes}"]
     for mount in plan.mounts:
-        if "," in mount.source or '"' in mount.source:
-            raise EnvironmentProblem(f"podman cannot mount {mount.source!r}: expected a path without commas and quotes")
+        for path in (mount.source, mount.target):
+            _podman_can_say(path, ',"\r\n')
         argv += ["--mount", f"type=bind,src={mount.source},dst={mount.target},ro={str(not mount.writable).lower()}"]
     for variable in plan.environment:
         argv += ["--env", f"{variable.name}={variable.value}"]
@@ -199,6 +200,12 @@ def _podman(plan: ContainerPlan, policy: SeccompPolicy, place: Place) -> Command
         files={"seccomp.json": policy_json},
         cleanup=((podman, "rm", "--force", "--ignore", "--time", "0", place.name),),
     )
+
+
+def _podman_can_say(path: str, separators: str) -> None:
+    """Its options are lists with separators, which cannot be quoted."""
+    if found := sorted(set(path) & set(separators)):
+        raise Unsupported("podman", f"expected a path without {' '.join(map(repr, found))}, found {path!r}")
 
 
 _RENDERERS: dict[Runtime, Callable[[ContainerPlan, SeccompPolicy, Place], Command]] = {

@@ -8,8 +8,8 @@ user who runs the appliance can also replace the appliance; the comparison finds
 from __future__ import annotations
 
 import os
-import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +54,31 @@ def open_image(layout: Path, cache_folder: Path | None = None) -> Image:
     place = (cache_folder or cache()) / found.digest.removeprefix("sha256:")
     root, record = place / "root", place / "listing.sha256"
     if not record.exists():
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        oci.unpack(layout, root)
-        record.write_text(listing_digest(root) + "\n", "ascii")
-    elif (listed := listing_digest(root)) != (expected := record.read_text("ascii").strip()):
+        _unpack(layout, place)
+    recorded, listed = record.read_text("ascii").strip() if record.exists() else "a listing", listing_digest(root)
+    if listed != recorded:
         raise VerificationError(
-            "image", "cache", expected=f"{root} with {expected}", found=listed, advice=f"Remove {place}, and try again"
+            "image", "cache", expected=f"{root} with {recorded}", found=listed, advice=f"Remove {place}, and try again"
         )
     run = found.config.config
     return Image(root.resolve(), found.digest, run.entrypoint, run.env)
+
+
+def _unpack(layout: Path, place: Path) -> None:
+    """Unpack the image of `layout` beside `place`, and move it there whole: several may do so at the same time."""
+    from appliance.image import oci
+
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as folder:
+        made = Path(folder) / "made"
+        made.mkdir()
+        oci.unpack(layout, made / "root")
+        (made / "listing.sha256").write_text(listing_digest(made / "root") + "\n", "ascii")
+        try:
+            made.rename(place)
+        except OSError:
+            if not place.is_dir():  # else another run was quicker, and this one compares what it left
+                raise
 
 
 def listing_digest(root: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,10 @@ TIMEOUT_S = 1.5
 """For one call of one program: a host on which it takes longer is no host to run on."""
 CONTAINER_RUNTIMES = ("podman", "runc", "bwrap")
 """The programs that can put up the container wall, the preferred one first."""
+SUBORDINATE = (Path("/etc/subuid"), Path("/etc/subgid"))
+PODMAN_ADVICE = "apt install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
+"""What a user needs for containers whose user is another one."""
+RUNC_ADVICE = "it needs root here: without, only its own root could be mapped, and user 65532 of the container not"
 FIRMWARE = (
     "/usr/share/OVMF/OVMF_CODE_4M.fd",
     "/usr/share/OVMF/OVMF_CODE.fd",
@@ -43,6 +48,8 @@ class Program(NamedTuple):
     """What its absence means, and how to get it."""
     trial: Callable[[str], str] | None = None
     """Tries the program at a path: what went wrong, empty where nothing did."""
+    how: str = "tried"
+    """What a trial that found nothing has shown."""
 
 
 class Ran(NamedTuple):
@@ -61,7 +68,9 @@ def programs() -> tuple[Program, ...]:
     erofs = "It makes roots of VMs: apt install erofs-utils"
     one = "One of podman, runc and bubblewrap is enough for the container wall"
     return (
-        Program("podman", "podman", ("--version",), ("container",), f"{one}: apt install podman"),
+        Program(
+            "podman", "podman", ("--version",), ("container",), f"{one}: apt install podman", _check_podman, "not tried"
+        ),
         Program("runc", "runc", ("--version",), ("container",), f"{one}: apt install runc", _try_runc),
         Program("bwrap", "bwrap", ("--version",), ("container",), f"{one}: apt install bubblewrap", _try_bwrap),
         Program("qemu", emulator, ("--version",), ("vm",), f"It runs the measured VM: apt install {package}"),
@@ -88,7 +97,7 @@ def look(program: Program) -> Finding:
     if problem:
         advice = f"It is there and failed a trial by this user: see to what it says. {program.advice}"
         return unusable(program.id, program.command, f"{words}: {problem}", program.needed_for, advice)
-    return ok(program.id, program.command, f"{words} in {path}, tried", program.needed_for)
+    return ok(program.id, program.command, f"{words} in {path}, {program.how}", program.needed_for)
 
 
 def firmware() -> Finding:
@@ -122,8 +131,29 @@ def _try_bwrap(path: str) -> str:
     return "" if done.status == 0 else done.words
 
 
+def _check_podman(_path: str) -> str:
+    """Look for the ranges of users that it takes to show this user as another one. A container would leave traces in
+    the user's store."""
+    if os.geteuid() == 0:
+        return ""
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"user {os.geteuid()} has no name, and so no range of other users"
+    for path in SUBORDINATE:
+        try:
+            lines = path.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            lines = []
+        if not any(line.split(":")[0] in (name, str(os.geteuid())) for line in lines):
+            return f"{path} has no range for {name}: {PODMAN_ADVICE.replace('USER', name)}"
+    return "" if shutil.which("newuidmap") else f"no newuidmap on the path: {PODMAN_ADVICE.replace('USER', name)}"
+
+
 def _try_runc(path: str) -> str:
     """Start a program in a container of the host's programs and libraries, in a root of its own."""
+    if os.geteuid() != 0:
+        return RUNC_ADVICE
     with tempfile.TemporaryDirectory(prefix="vitrine-doctor-") as folder:
         bundle, state = Path(folder, "bundle"), Path(folder, "state")
         (bundle / "rootfs").mkdir(parents=True)
@@ -157,12 +187,7 @@ def _container(root: Path) -> dict[str, Any]:
         elif host.is_dir():
             (root / name).mkdir()
             mounts.append({"destination": str(host), "source": str(host), "options": ["rbind", "ro"]})
-    kinds = ["pid", "network", "ipc", "uts", "mount"]
-    linux: dict[str, Any] = {"namespaces": [{"type": kind} for kind in kinds]}
-    if os.geteuid() != 0:
-        linux["namespaces"].append({"type": "user"})
-        linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
-        linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+    linux = {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]}
     process = {"user": {"uid": 0, "gid": 0}, "args": [_true()], "cwd": "/", "noNewPrivileges": True}
     process["env"] = ["PATH=/usr/bin:/bin"]
     return {

@@ -23,6 +23,7 @@ import contextlib
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from appliance import produce
 from appliance.enclave import container, delivery, inputs, launch, rootfs, seccomp
 from appliance.enclave.channel import Start
 from appliance.enclave.container import ContainerPlan, Mount, Runtime
+from appliance.enclave.discard import discard
 from appliance.memfd import Progress
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
@@ -121,6 +123,7 @@ def _started(request: Contained, found: inputs.Inputs) -> Iterator[tuple[Contain
             _make(plan, found, folder)
             # 4. The start.
             try:
+                _check_readable(plan)
                 running = stack.enter_context(launch.start(plan, folder / "container"))
             except launch.StartRefused as error:
                 # Nothing has happened yet: the next runtime may do.
@@ -133,17 +136,20 @@ def _started(request: Contained, found: inputs.Inputs) -> Iterator[tuple[Contain
 
 
 def plan_for(request: Contained, found: inputs.Inputs, runtime: Runtime, folder: Path) -> ContainerPlan:
-    """The plan of the container for `request`; inputs and output are folders in `folder`."""
+    """The plan of the container for `request`; inputs and output are folders in `folder`.
+
+    Raises `Unsupported` for a path that is not UTF-8.
+    """
     limits, models = found.loaded.job.limits, found.loaded.job.models
-    mounts = [Mount(role="inputs", source=str(folder / "in"), target=inputs.IN)]
+    mounts = [Mount(role="inputs", source=inputs.as_text(folder / "in"), target=inputs.IN)]
     mounts += [Mount(role="model", source=str(item.source), target=item.target) for item in found.shown]
     if request.engine is not None:
-        mounts.append(Mount(role="engine", source=str(request.engine.resolve()), target=container.ENGINE))
+        mounts.append(Mount(role="engine", source=inputs.as_text(request.engine.resolve()), target=container.ENGINE))
     mounts.append(Mount(role="output", source=str(folder / "out"), target=container.OUT, writable=True))
     return ContainerPlan(
         runtime=runtime,
         image=request.image.digest,
-        root=str(request.image.root),
+        root=inputs.as_text(request.image.root),
         command=request.image.command,
         environment=container.environment(request.image.environment),
         mounts=(*request.more, *mounts),
@@ -165,6 +171,19 @@ def _make(plan: ContainerPlan, found: inputs.Inputs, folder: Path) -> None:
     out.mkdir(mode=0o700)
     if os.geteuid() == 0 and plan.runtime != "bubblewrap":
         os.chown(out, SEALED_ID, SEALED_ID)  # bubblewrap shows the caller as this user, the others have it run
+
+
+def _check_readable(plan: ContainerPlan) -> None:
+    """Raises `StartRefused` for a model that the container's user could not read."""
+    if os.geteuid() != 0 or plan.runtime == "bubblewrap":
+        return  # the caller is this user
+    for mount in plan.mounts:
+        status = Path(mount.source).stat()
+        if mount.role == "model" and not (status.st_mode & stat.S_IROTH or status.st_uid == plan.uid):
+            raise launch.StartRefused(
+                f"{plan.runtime}: expected user {plan.uid} to be able to read {mount.source}, found mode "
+                f"{stat.S_IMODE(status.st_mode):o}: chmod o+r, or use --runtime bubblewrap"
+            )
 
 
 def _serve(
@@ -229,17 +248,18 @@ def _start(found: inputs.Inputs, plan: ContainerPlan) -> Start:
 
 def _keep_incomplete(out: Path, wanted: Path) -> None:
     """Keep what a run left that made no bundle, where a run in front of the wall would have left it."""
+    place = wanted.with_name(wanted.name + ".incomplete")
     try:
         found = delivery.collect_incomplete(out / "bundle.incomplete")
-    except MalformedInput as error:
-        LOG.warning("nothing of the incomplete run is kept", reason=str(error)[:300])
-        return
-    if found:
-        place = wanted.with_name(wanted.name + ".incomplete")
+        if not found:
+            return
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(mode=0o700, parents=True)
         for name, data in found.items():
             (place / name).write_bytes(data)
+    except (MalformedInput, OSError) as error:
+        LOG.warning("the incomplete run is not kept", reason=str(error)[:300])
+    else:
         LOG.warning("incomplete", folder=str(place), files=sorted(found))
 
 
@@ -251,4 +271,4 @@ def _folder(out: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)

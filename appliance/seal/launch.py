@@ -35,7 +35,7 @@ from attest import canonical
 from attest.errors import EnvironmentProblem
 from attest.sealplan import Variable
 
-__all__ = ["LINE_BYTES", "Log", "Standby", "Worker", "received", "sealed_file", "spawn", "standby"]
+__all__ = ["LINE_BYTES", "Log", "Standby", "Worker", "pump", "received", "sealed_file", "spawn", "standby"]
 
 Log = Callable[[bytes], None]
 """Takes one line of a worker's standard error, of at most `LINE_BYTES`: untrusted bytes."""
@@ -147,7 +147,7 @@ class _Sink:
 
     def __init__(self, stream: IO[bytes], log: Log) -> None:
         self.log = log
-        self.thread = threading.Thread(target=_pump, args=(stream, self.take), name="worker-log", daemon=True)
+        self.thread = threading.Thread(target=pump, args=(stream, self.take), name="worker-log", daemon=True)
         self.thread.start()
 
     def take(self, line: bytes) -> None:
@@ -221,8 +221,8 @@ def sealed_file(name: str, data: bytes) -> int:
     return fd
 
 
-def _pump(stream: IO[bytes], log: Log) -> None:
-    """Hand lines to `log` until the stream ends; longer ones are cut."""
+def pump(stream: IO[bytes], log: Log) -> None:
+    """Hand the lines of `stream` to `log` until it ends, each cut to `LINE_BYTES`; then close it."""
     line = bytearray()
     with stream:
         while data := stream.read(READ_BYTES):

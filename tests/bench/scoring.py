@@ -53,8 +53,9 @@ def measure(
         say(f"four-choice job of {rows} rows: sealed, then bare, round {number + 1} of {rounds}")
         report = folder / f"sealed-{number}.json"
         places = [job, lock, engine, folder / "lab", folder / f"bundle-{number}", report]
-        sealed = run([sys.executable, "-m", "tests.bench.sealed", *places], cwd=ROOT)
+        started = run([sys.executable, "-m", "tests.bench.sealed", *places], cwd=ROOT)
         told = json.loads(report.read_text("utf-8"))
+        sealed = Spent(started.wall_s, told["whole"][1])
         bare_report = folder / f"bare-{number}.json"
         bare = run([sys.executable, "-m", "tests.bench.bare", job, engine, bare_report, prompts], cwd=ROOT)
         bare_told = json.loads(bare_report.read_text("utf-8"))

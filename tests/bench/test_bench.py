@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bench import plots, record, report, stock_scoring
+from tests.bench import plots, record, report, stock_scoring, tree
 from tests.bench.clock import Sampled, Spent, run
 from tests.bench.record import Bar, Measure, Side
 
@@ -112,3 +115,22 @@ def test_a_plot_is_well_formed_and_higher_is_faster() -> None:
 def test_log_likelihood_adds_up_the_rows() -> None:
     scores = np.array([[0.0, 0.0], [0.0, np.log(3.0)]])
     assert stock_scoring.log_likelihood(scores, 0, [0, 1]) == pytest.approx(np.log(0.5) + np.log(0.75))
+
+
+def test_cpu_time_of_a_worker_that_nobody_waits_for_is_counted() -> None:
+    burn = (
+        "import time; end = time.thread_time() + 0.5\nwhile time.thread_time() < end: pass\nprint('burnt', flush=True)"
+    )
+    # A keeper whose child has used its time, both killed at once: as a worker ends behind a wall.
+    keeper = (
+        "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', sys.argv[1]]); time.sleep(60)"
+    )
+    before, clock = tree.tree_cpu_s(), tree.TreeClock()
+    process = subprocess.Popen([sys.executable, "-c", keeper, burn], stdout=subprocess.PIPE, start_new_session=True)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"burnt\n"
+        spent = clock.read()
+        os.killpg(process.pid, signal.SIGKILL)
+    assert spent >= before + 0.5
+    assert clock.stop() >= spent - 0.1, "expected what the killed worker used to stay counted"

@@ -1,7 +1,8 @@
-"""The container wall against the process wall: what a job costs behind it, and how long a container takes to start.
+"""The container wall against the process wall: what a job costs behind it, and how long walls take to start.
 
-One job is run behind both walls in turns, by the same program. The start is the time from the call to the hello of the
-Python inside; no file of a job is read by then.
+One job is run behind both walls in turns, by the same program; who begins changes from round to round. The start of a
+container is the time from the call to the hello of the Python inside; no file of a job is read by then. The start of a
+worker is the time from the request to its word that it is sealed, with a process that stands by, as in a run.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ from typing import Any
 from appliance.enclave import container, launch, seccomp
 from appliance.enclave.container import ContainerPlan, Mount, Runtime
 from appliance.enclave.rootfs import Image
+from appliance.seal import plan_for, sealed_file
 from attest.errors import EnvironmentProblem
+from attest.sealplan import Kind
 from tests.bench import mmlu
 from tests.bench.clock import Spent, run
 from tests.bench.record import Bar, Measure, Side, value_row
+from tests.bench.starts import warm
 from tests.bench.walled import image
 
 ROOT = Path(__file__).resolve().parents[2]
 COST = Bar("cost", 1.01)
 START_S = 1.0
+WORKER_MS = 100.0
 STARTS = 5
 ROWS = 40
 SEQUENCES = 8
@@ -41,12 +46,17 @@ def measure(
     facts: dict[str, Any], say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """The rows of the record, for the runtimes of this host."""
+    yield from _workers(engine, threads, facts, say)
     found, more, called = image(folder / "image")
     facts = {**facts, "image": called}
     runtimes = [runtime for runtime in RUNTIMES if _there(runtime)]
+    say(f"start of a container by {', '.join(runtimes)}, {STARTS} times each")
+    rounds_of_starts = [
+        {runtime: start(runtime, found, more, folder / f"{runtime}-{number}") for runtime in runtimes}
+        for number in range(STARTS)
+    ]
     for runtime in runtimes:
-        say(f"start of a container by {runtime}, {STARTS} times")
-        spent = [start(runtime, found, more, folder / f"{runtime}-{number}") for number in range(STARTS)]
+        spent = [one[runtime] for one in rounds_of_starts]
         yield value_row(f"start of a container by {runtime}", statistics.median(spent), "s", START_S, **facts)
     work = folder / "walls"
     work.mkdir()
@@ -61,15 +71,31 @@ def measure(
             f"whole job behind the container wall, {runtime}", "the same job, process wall", "job", COST, facts=facts
         )
         for number in range(rounds):
-            say(f"job of {limit or ROWS} rows: {runtime}, then process, round {number + 1} of {rounds}")
-            ours, theirs = (work / f"{side}-{number}" / "bundle" for side in (runtime, "process"))
-            places = [job, engine, work / "lab"]
-            compared.add(
-                _job([*places, ours, runtime, folder / "image"]), _job([*places, theirs, "process", folder / "image"])
-            )
+            order = [runtime, "process"] if number % 2 == 0 else ["process", runtime]
+            say(f"job of {limit or ROWS} rows: {', then '.join(order)}, round {number + 1} of {rounds}")
+            places = {wall: work / f"{wall}-{number}" / "bundle" for wall in order}
+            spent_by = {wall: _job([job, engine, work / "lab", places[wall], wall, folder / "image"]) for wall in order}
+            compared.add(spent_by[runtime], spent_by["process"])
+            ours, theirs = places[runtime], places["process"]
             if any((ours / name).read_bytes() != (theirs / name).read_bytes() for name in SAME):
                 raise RuntimeError("expected the same results and transcript behind both walls, found others")
         yield compared.row()
+
+
+def _workers(engine: Path, threads: int, facts: dict[str, Any], say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    library = sealed_file("library", (engine / "libllama.so").read_bytes())
+    needs: dict[Kind, dict[str, int]] = {"eval": {}, "model": {"library": library}}
+    try:
+        for kind, fds in needs.items():
+            say(f"start of a sealed {kind} worker, {STARTS} times")
+            plan = plan_for(kind, memory_bytes=1 << 30, threads=threads)
+            took = [warm(kind, plan, fds) for _ in range(STARTS)]
+            wall_s = statistics.median(one.wall_s for one in took)
+            cpu_s = statistics.median(one.cpu_s for one in took)
+            name = f"start of a sealed {kind} worker"
+            yield value_row(name, 1000 * wall_s, "ms", WORKER_MS, **facts, cpu_ms=round(1000 * cpu_s))
+    finally:
+        os.close(library)
 
 
 def start(runtime: Runtime, found: Image, more: tuple[Mount, ...], folder: Path) -> float:

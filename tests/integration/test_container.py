@@ -96,7 +96,11 @@ def test_same_job_has_the_same_digests_behind_the_wall(
 ) -> None:  # fmt: skip
     before = mounts()
     plain = execute(files, tmp_path / "plain" / "bundle")
-    walled = behind(files, tmp_path / "walled" / "bundle", runtime=runtime)
+    before_the_wall = verify.verify(read_bundle(plain.bundle), lab.trusted_root).manifest
+    # No layer of a worker's seal is lost in a container.
+    full = all(one.level == "full" for one in before_the_wall.seal)
+    require = "full" if full else "any"
+    walled = behind(files, tmp_path / "walled" / "bundle", runtime=runtime, require_seal=require)
     assert (walled.ended_by, walled.results) == ("done", plain.results)
     for name in SAME:
         assert (walled.bundle / name).read_bytes() == (plain.bundle / name).read_bytes()
@@ -104,7 +108,6 @@ def test_same_job_has_the_same_digests_behind_the_wall(
     manifest = verified.manifest
     assert manifest.wall == "container"
     assert manifest.container is not None and manifest.container.runtime == runtime
-    before_the_wall = verify.verify(read_bundle(plain.bundle), lab.trusted_root).manifest
     assert before_the_wall.container is None
     assert [one.level for one in manifest.seal] == [one.level for one in before_the_wall.seal]
     assert left(walled.bundle) == []
@@ -325,7 +328,7 @@ def test_container_that_dies_is_one_clear_error(
     def progress(phase: str, done: int, total: int) -> None:
         if phase == "samples" and done >= 1 and not killed.is_set():
             killed.set()
-            for pid in inside_processes():
+            for pid in inside_processes(tmp_path):
                 os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(EnclaveFailure, match=r"behind the wall: .*ended"):
@@ -334,18 +337,19 @@ def test_container_that_dies_is_one_clear_error(
     assert not (tmp_path / "bundle").exists()
     assert left(tmp_path / "bundle") == ["bundle.incomplete"]
     time.sleep(0.2)
-    assert inside_processes() == []
+    assert inside_processes(tmp_path) == []
 
 
-def inside_processes() -> list[int]:
-    """Every process that runs the inside of a wall, seen from the host."""
+def inside_processes(place: Path) -> list[int]:
+    """Every process that runs the inside of a wall with something of `place` mounted in it, seen from the host."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            ours = bool(words) and f"{place.parent.name}/{place.name}" in (entry / "mountinfo").read_text()
         except OSError:
             continue
-        if words and b"python" in words[0] and (START.encode() in words or words[-2:] == [b"inside", b""]):
+        if ours and b"python" in words[0] and (START.encode() in words or words[-2:] == [b"inside", b""]):
             found.append(int(entry.name))
     return found
 

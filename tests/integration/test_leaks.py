@@ -10,14 +10,18 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from appliance.enclave import launch, rootfs
+from appliance.enclave.container import Runtime
 from appliance.notary.keys import KeyStore
 from appliance.redact import FAILURE_FILE
 from attest import transcript
@@ -137,6 +141,28 @@ def test_a_run_says_nothing_of_prompts_completions_and_keys(
     kept = {str(path): path.read_bytes() for path in guarded.path.rglob("*") if path.is_file()}
     assert hits(kept, {**PROMPTS, **texts, **guarded.secrets}) == set()
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("runtime", launch.TOOLS)
+def test_a_run_in_a_container_says_as_little(runtime: Runtime, tmp_path: Path, guarded: Lab, engine: Path) -> None:
+    if not all(map(shutil.which, launch.TOOLS[runtime])):
+        pytest.skip(f"no {runtime} on this host")
+    if not (ROOT / rootfs.DEFAULT / "index.json").exists():
+        pytest.skip("no image in build/image/cpu: `make image`")
+    since = time.time()
+    behind = ["--wall", "container", "--runtime", runtime, "--image", ROOT / rootfs.DEFAULT, "--out", "bundle"]
+    arguments = ["--verbose", "run", job(tmp_path), *guarded.arguments(engine), *behind]
+    channels = watch([*RUN, *arguments], tmp_path)
+    assert channels.status == 0, channels.text("stderr")
+    texts = completions(tmp_path / "bundle" / "transcript.jsonl")
+    canaries = {**PROMPTS, **texts, **guarded.secrets}
+    found = hits(outputs(channels), canaries)
+    assert {channel for _, channel in found} == {"left bundle/transcript.jsonl"}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["bundle", "tmp"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+    if shutil.which("journalctl"):
+        journal = subprocess.run(["journalctl", "--since", f"@{since:.0f}"], capture_output=True, check=False).stdout
+        assert hits({"journal": journal}, canaries) == set()
 
 
 def test_a_run_that_is_interrupted_leaves_them_in_its_transcript_alone(

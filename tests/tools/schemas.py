@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from appliance.enclave.container import ContainerPlan
+from appliance.enclave.doctor import Report
 from appliance.engine.recipe import EngineRecord
 from appliance.evals.suite import Suite
 from appliance.image.lock import ImageLock
@@ -26,6 +28,8 @@ from attest.statement import Statement
 FOLDER = Path(__file__).resolve().parents[2] / "policy" / "schemas"
 MODELS = {
     "appraisal-policy": Policy,
+    "container-plan": ContainerPlan,
+    "doctor": Report,
     "engine-record": EngineRecord,
     "event": Record,
     "evidence": Evidence,
