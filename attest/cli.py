@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from attest import canonical, console, policy, reference, statement, verify
+from attest import canonical, capsule, console, policy, reference, statement, validity, verify
 from attest.appraise.cli import command as appraise_command
 from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
@@ -44,6 +45,12 @@ def verify_command(
         list[Path] | None,
         typer.Option("--reference", help="Reference values of a machine's image that the run may have been in."),
     ] = None,
+    capsule_file: Annotated[
+        Path | None, typer.Option("--capsule", help="Collateral for a policy on hardware, see `attest capsule`.")
+    ] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Judge hardware as of 2026-01-31T12:00:00Z; now by default.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check everything about a bundle, and say what is proven and what is not.
@@ -66,6 +73,8 @@ def verify_command(
         policy=policy.read(read_file(policy_file, policy.MAX_BYTES)) if policy_file else None,
         nonce=nonce,
         lock=read_file(lock, 64 << 20) if lock else None,
+        capsule=capsule.read(read_file(capsule_file, capsule.MAX_BYTES)) if capsule_file else None,
+        now=validity.read_time(as_of) if as_of else datetime.now(UTC).replace(microsecond=0),
         references=[reference.read(read_file(path, reference.MAX_BYTES)) for path in reference_files or ()],
     )
     if as_json:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from attest.manifest import ExecutionManifest
+
+if TYPE_CHECKING:
+    from attest.appraise import Appraisal
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,30 @@ class Given:
     """A lockfile."""
     machine: str | None
     """The image among the reference values given that the machine turned out to be."""
+    assurance: tuple[str, ...]
+    """The steps of the ladder that were reached."""
+    appraisals: tuple[Appraisal, ...]
+    """Of the evidence of start and end."""
+
+
+CONFIDENTIAL: Final = ("sev-snp", "tdx", "nitro", "azure")
+"""Platforms that keep a host out of a machine's memory."""
+
+
+def ladder(manifest: ExecutionManifest, appraisals: tuple[Appraisal, ...]) -> tuple[str, ...]:
+    """The steps of the ladder that a bundle reaches, lowest first.
+
+    A TPM that no manufacturer vouches for, to somebody who asked, is called software. Hardware that nobody appraised
+    adds no step.
+    """
+    steps = ["signed", "measured"]
+    claims = [dict(appraisal.claims) for appraisal in appraisals]
+    if "tpm" in manifest.evidence:
+        vouched = bool(claims) and all(getattr(one.get("tpm"), "kind", "") == "hardware" for one in claims)
+        steps.append(f"quoted ({'hardware' if vouched else 'software'} TPM)")
+    if claims and any(all(platform in one for one in claims) for platform in CONFIDENTIAL):
+        steps.append("confidential")
+    return tuple(steps)
 
 
 def proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
@@ -36,13 +64,15 @@ def proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
         lines.append("one TPM quoted, in one boot, this key, boot and job at the start, and these results at the end")
     if given.machine is not None:
         lines.append(f"its registers are those of the image {given.machine}: firmware's boot path, kernel, root disk")
+    for platform in sorted({name for appraisal in given.appraisals for name in appraisal.claims}):
+        lines.append(f"evidence of {platform}, bound to this run, holds against your policy and collateral")
     return tuple(lines)
 
 
 def not_proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
     """What does not follow, a sentence each."""
     lines = [
-        "that the lab's machine did what the boot log says: " + _hardware(manifest),
+        "that the lab's machine did what the boot log says: " + _hardware(manifest, given),
         "that the lab's certificate authority, log and time-stamp authority are independent of one another",
         "that the outputs come from the model: only a reproduction of the run shows that",
         "anything about the quality of the model or of the suites",
@@ -63,12 +93,18 @@ def not_proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
         lines.append(f"that another batch or thread count would give these results: the logits of {varying} vary")
     if manifest.container is not None:
         lines.append("that this image and this plan were around the run: they are the word of the host that started it")
+    for sentence in sorted({line for appraisal in given.appraisals for line in appraisal.downgrades}):
+        lines.append(f"what your policy lets pass: {sentence}")
     if any(section.level != "full" for section in manifest.seal):
         lines.append("that every layer of the seal was there: at least one worker's seal was partial")
     return tuple(lines)
 
 
-def _hardware(manifest: ExecutionManifest) -> str:
+def _hardware(manifest: ExecutionManifest, given: Given) -> str:
     if not manifest.evidence:
         return "no hardware evidence speaks for it"
-    return "nobody vouches for its TPM, which may be software that the lab controls"
+    if not given.appraisals:
+        return "nobody vouches for its TPM, which may be software that the lab controls"
+    if "confidential" in given.assurance or "quoted (hardware TPM)" in given.assurance:
+        return "hardware vouches for its start; not for attacks on the machine itself, nor for what was revoked since"
+    return "its TPM is software, as honest as the host that runs it"

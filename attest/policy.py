@@ -18,7 +18,8 @@ assurance = "quoted"                           # how far up the ladder the bundl
 from __future__ import annotations
 
 import tomllib
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Final, Literal, get_args
 
 from pydantic import Field
 
@@ -91,6 +92,13 @@ class Policy(Model):
         if self.claims_hold and (broken := [result.claim for result in manifest.claims if not result.holds]):
             names = [f"{claim.metric} of {claim.suite} on {claim.model}" for claim in broken]
             raise _unmet("claims", "every claim to hold", f"these do not: {names}")
+
+    def check_assurance(self, reached: Sequence[str]) -> None:
+        """Raises `VerificationError` unless the steps `reached` go as far as required."""
+        steps = get_args(Assurance)
+        names = [step.partition(" ")[0] for step in reached]
+        if max(steps.index(name) for name in names) < steps.index(self.assurance):
+            raise _unmet("assurance", f"{self.assurance} at least", " -> ".join(reached))
 
 
 def read(data: bytes) -> Policy:

@@ -45,6 +45,8 @@ from attest.statement import Statement
 from attest.transcript import Disclosure, Transcript
 
 if TYPE_CHECKING:
+    from attest.appraise import Appraisal
+    from attest.capsule import Capsule
     from attest.trust import VerifiedSignature
 
 SIGNATURE = "bundle.sigstore.json"
@@ -88,15 +90,14 @@ class Verified:
     """The signature's place in the lab's transparency log."""
     machine: str | None
     """The image whose reference values the quoted registers are, where such values were given."""
+    assurance: tuple[str, ...]
+    """The steps of the ladder that this bundle reaches, lowest first."""
+    appraisals: tuple[Appraisal, ...]
+    """Of the evidence of start and end, where the policy speaks of hardware."""
     proven: tuple[str, ...]
     """What follows from the checks, a sentence each."""
     not_proven: tuple[str, ...]
     """What does not, a sentence each."""
-
-    @property
-    def assurance(self) -> tuple[str, ...]:
-        """The steps of the ladder that this bundle reaches, lowest first."""
-        return ("signed", "measured", *(["quoted"] if self.manifest.evidence else []))
 
 
 def verify(
@@ -107,11 +108,14 @@ def verify(
     nonce: str | None = None,
     lock: bytes | None = None,
     references: Sequence[ReferenceValues] = (),
+    capsule: Capsule | None = None,
+    now: datetime | None = None,
 ) -> Verified:
     """The bundle whose files are `files` (name to bytes), by the lab's `trusted_root` (JSON).
 
     `nonce` (hexadecimal), `lock` (bytes of the lockfile) and `references` (of images, one of which the run has to have
-    been in) are what the caller knows; the bundle has to agree.
+    been in) are what the caller knows; the bundle has to agree. A policy on hardware is applied with the collateral in
+    `capsule`, as of `now` (an aware time, which such a policy needs).
     Raises `MalformedInput`, `Unsupported` or `VerificationError`.
     """
     policy = policy or Policy.default()
@@ -145,9 +149,12 @@ def verify(
     results = _recompute(files[RESULTS], the_job, manifest, script)
     # 13. The evidence of hardware.
     machine = _check_evidence(files, signature, manifest, log, references)
+    appraisals = _appraise(files, signature, manifest, log, policy, capsule, now)
     # 14. The policy.
+    assurance = conclusions.ladder(manifest, appraisals)
     policy.check(manifest)
-    given = conclusions.Given(nonce=nonce is not None, lock=lock is not None, machine=machine)
+    policy.check_assurance(assurance)
+    given = conclusions.Given(nonce is not None, lock is not None, machine, assurance, appraisals)
     return Verified(
         manifest=manifest,
         job=the_job,
@@ -158,6 +165,8 @@ def verify(
         signed_at=signature.signed_at,
         log_index=signature.log_index,
         machine=machine,
+        assurance=assurance,
+        appraisals=appraisals,
         proven=conclusions.proven(manifest, given),
         not_proven=conclusions.not_proven(manifest, given),
     )
@@ -368,6 +377,41 @@ def _check_evidence(
     signed, results = digest_of(signature.payload), manifest.results_digest
     evidence.check_end(start, end, log, nonce=nonce, key=key, job=the_job, statement=signed, results=results)
     return evidence.identify(start, references).image if references else None
+
+
+def _appraise(
+    files: Mapping[str, bytes],
+    signature: VerifiedSignature,
+    manifest: ExecutionManifest,
+    log: EventLog,
+    policy: Policy,
+    capsule: Capsule | None,
+    now: datetime | None,
+) -> tuple[Appraisal, ...]:
+    """The appraisals of start and end, every line of which holds; none where the policy does not speak of hardware."""
+    if policy.hardware is None:
+        return ()
+    if now is None:
+        raise TypeError("expected a time to judge evidence of hardware at, found none")
+    if not manifest.evidence:
+        if policy.hardware.require:
+            wanted = f"evidence of {', '.join(policy.hardware.require)}"
+            raise VerificationError("evidence", "missing", expected=wanted, found=f"none, behind wall {manifest.wall}")
+        return ()
+    from attest import appraisal, appraise, evidence
+    from attest.binding import binding
+
+    nonce, key = manifest.job.nonce, digest_of(signature.public_key_der)
+    start, end = evidence.read(files[START], "start"), evidence.read(files[END], "end")
+    first = evidence.start_binding(start, log, nonce=nonce, key=key, job=manifest.job.digest, lock=manifest.lock.digest)
+    last = binding("end", nonce=nonce, key=key, statement=digest_of(signature.payload))
+    found = tuple(
+        appraise.appraise(package.items, policy.hardware, capsule, bound=bound, now=now)
+        for package, bound in ((start, first), (end, last))
+    )
+    for one in found:
+        appraisal.require(one.lines)
+    return found
 
 
 def _check_order(plan: tuple[PlannedSuite, ...], records: list[SampleRecord]) -> None:

@@ -73,7 +73,7 @@ def quoted(
 
 def test_evidence_raises_the_assurance_and_says_what_it_does_not_prove(quoted: Quoted) -> None:
     verified = quoted.verify(quoted.files(), references=[quoted.values])
-    assert verified.assurance == ("signed", "measured", "quoted")
+    assert verified.assurance == ("signed", "measured", "quoted (software TPM)")
     assert verified.machine == quoted.values.image
     assert any("nobody vouches for its TPM" in line for line in verified.not_proven)
     without = quoted.verify(quoted.files())

@@ -155,7 +155,7 @@ def test_a_job_gives_the_same_results_as_in_front_of_the_wall(image: Path, made:
     known = measure.load(image / measure.REFERENCE)
     verified = verify.verify(read_bundle(outcome.bundle), made.trusted_root, references=[known])
     assert verified.manifest.wall == "vm"
-    assert verified.assurance == ("signed", "measured", "quoted")
+    assert verified.assurance == ("signed", "measured", "quoted (software TPM)")
     assert verified.machine == known.image
 
 

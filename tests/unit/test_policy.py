@@ -61,8 +61,8 @@ def test_the_default_requires_a_complete_run_and_nothing_else() -> None:
             "full-seal",
             "['model.m']",
         ),
-        ("walls = ['vm', 'container']", {"wall": "vm"}, {"wall": "process"}, "wall", "process"),
-        ("walls = ['process']", {"wall": "process"}, {"wall": "vm"}, "wall", "vm"),
+        ("walls = ['vm', 'container']", {"wall": "vm", "evidence": ("tpm",)}, {"wall": "process"}, "wall", "process"),
+        ("walls = ['process']", {"wall": "process"}, {"wall": "vm", "evidence": ("tpm",)}, "wall", "vm"),
         (f"locks = ['{D}']", {}, {"lock": {**MANIFEST["lock"], "digest": digest_of(b"y")}}, "lock", digest_of(b"y")),
         (
             "max_attempts = 2",
@@ -106,6 +106,7 @@ def test_a_whole_policy_is_read() -> None:
         locks = ["{D}"]
         max_attempts = 1
         claims_hold = true
+        assurance = "quoted"
     """
     assert policy.read(text.encode()).model_dump() == {
         "format": "vitrine/appraisal-policy/v1",
@@ -118,6 +119,8 @@ def test_a_whole_policy_is_read() -> None:
         "locks": (D,),
         "max_attempts": 1,
         "claims_hold": True,
+        "assurance": "quoted",
+        "hardware": None,
     }
 
 
@@ -176,3 +179,14 @@ def test_any_bytes_give_a_policy_or_our_error(data: bytes) -> None:
         assert isinstance(policy.read(data), Policy)
     except (MalformedInput, Unsupported) as error:
         assert str(error).startswith("policy")
+
+
+@pytest.mark.parametrize("wanted", ["signed", "measured", "quoted", "confidential"])
+def test_the_ladder_is_climbed_as_far_as_required(wanted: str) -> None:
+    required = policy.read(f"assurance = '{wanted}'".encode())
+    ladder = ["signed", "measured", "quoted (software TPM)", "confidential"]
+    enough = [step.partition(" ")[0] for step in ladder].index(wanted) + 1
+    required.check_assurance(ladder[:enough])
+    if enough > 1:
+        with pytest.raises(VerificationError, match="policy/assurance"):
+            required.check_assurance(ladder[: enough - 1])
