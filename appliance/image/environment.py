@@ -7,6 +7,7 @@ are below the one root hash.
 
 from __future__ import annotations
 
+import posixpath
 import re
 
 from appliance.image.tree import Entry, Tree, file
@@ -25,14 +26,22 @@ PLACES = (
 
 def listing(content: Tree, package: str) -> Entry:
     """The file with the listing of the environment in `content`. Raises `MalformedInput` where there is none."""
-    found = {name: entry for entry in content.entries if (name := _name(entry.path)) and entry.kind != "dir"}
-    if links := [entry.path for entry in found.values() if entry.kind == "link"]:
-        raise MalformedInput("Python environment", f"expected files alone, found the link {links[0]}")
+    wanted = {name: entry for entry in content.entries if (name := _name(entry.path)) and entry.kind != "dir"}
+    found = {name: _followed(content, entry) for name, entry in wanted.items()}
     if "python/interpreter" not in found:
         raise MalformedInput("Python environment", "expected an interpreter /usr/bin/python3.N, found none")
     size = sum(entry.size_bytes for entry in found.values())
     lines = (listing_line(name, entry.sha256) for name, entry in sorted(found.items()))
     return file(str(LISTING), b"%d\n" % size + b"".join(lines), package, WHY)
+
+
+def _followed(content: Tree, entry: Entry) -> Entry:
+    """The file that `entry` is, or that it leads to, because a process that measures reads through a link."""
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(entry.path), entry.target or entry.path))
+    at = content.by_path.get(path)
+    if at is None or at.kind != "file":
+        raise MalformedInput("Python environment", f"expected files, and links to files, found {entry.path}")
+    return at
 
 
 def _name(path: str) -> str:

@@ -28,7 +28,8 @@ FILES = {
 
 
 def test_it_is_what_a_process_measures(tmp_path: Path) -> None:
-    content = tree(file(f"/{path}", data, "test", "a file") for path, data in FILES.items())
+    files = [file(f"/{path}", data, "test", "a file") for path, data in FILES.items()]
+    content = tree([*files, link(f"/{STDLIB}/path.py", "json/decoder.py", "test", "a link")])
     materialise(content, tmp_path)
     site = tmp_path / SITE
     measured = measure_tree(
@@ -45,14 +46,14 @@ def test_it_is_what_a_process_measures(tmp_path: Path) -> None:
     at = tmp_path / "listing"
     at.write_bytes(content.read(entry))
     assert listed_tree(at) == measured
-    assert measured.files == 7
+    assert measured.files == 8
 
 
-def test_links_and_trees_without_python_are_refused() -> None:
+def test_links_to_no_file_and_trees_without_python_are_refused() -> None:
     with pytest.raises(MalformedInput, match="interpreter"):
         environment.listing(tree([file(f"/{STDLIB}/os.py", b"os", "test", "a file")]), "test")
-    content = tree([file("/usr/bin/python3.11", b"", "t", "a"), link(f"/{STDLIB}/os.py", "posix.py", "t", "a")])
-    with pytest.raises(MalformedInput, match="found the link"):
+    content = tree([file("/usr/bin/python3.11", b"", "t", "a"), link(f"/{STDLIB}/os.py", "posix", "t", "a")])
+    with pytest.raises(MalformedInput, match=r"links to files, found /usr/lib/python3.11/os.py"):
         environment.listing(content, "test")
 
 
