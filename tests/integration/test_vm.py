@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance import resources
 from appliance.enclave import measured, vm
 from appliance.image import assemble, esp, measure, pcr, uki, verity
 from appliance.image import vm as vm_image
@@ -226,7 +227,11 @@ def test_a_flipped_bit_in_a_model_ends_the_run(
         return descriptor
 
     monkeypatch.setattr(assemble, "write_disk", flipped)
-    request = measured.Request(job=made.job, lab=made.lab, out=tmp_path / "bundle", image=image)
+    # A model of the demo is part of the image; a copy of it comes over the disk.
+    shutil.copyfile(resources.demo() / "organism-q8_0.gguf", tmp_path / "model.gguf")
+    job = tmp_path / "job.yaml"
+    job.write_text(made.job.read_text().replace("resource:demo/organism-q8_0.gguf", "model.gguf"))
+    request = measured.Request(job=job, lab=made.lab, out=tmp_path / "bundle", image=image)
     with pytest.raises(EnvironmentProblem, match=r"verity.*corrupted"):
         measured.run(request, lambda _phase, _done, _total: None)
     assert not (tmp_path / "bundle").exists()
