@@ -16,6 +16,7 @@ import pytest
 
 from appliance import resources
 from appliance.enclave import measured, vm
+from appliance.enclave.channel import EnclaveFailure
 from appliance.image import assemble, esp, measure, pcr, uki, verity
 from appliance.image import vm as vm_image
 from appliance.image.cli import default_cache
@@ -232,7 +233,7 @@ def test_a_flipped_bit_in_a_model_ends_the_run(
     job = tmp_path / "job.yaml"
     job.write_text(made.job.read_text().replace("resource:demo/organism-q8_0.gguf", "model.gguf"))
     request = measured.Request(job=job, lab=made.lab, out=tmp_path / "bundle", image=image)
-    with pytest.raises(EnvironmentProblem, match=r"verity.*corrupted"):
+    with pytest.raises(EnclaveFailure, match=r"verity: .* is corrupted"):
         measured.run(request, lambda _phase, _done, _total: None)
     assert not (tmp_path / "bundle").exists()
     assert not list(tmp_path.glob(".bundle*"))
