@@ -13,7 +13,8 @@ source, so start every process with `-X pycache_prefix=FOLDER` and a folder that
 libraries, the kernel, and whatever `uncovered` names. Permissions and times are not part of the listing.
 
 The environment is measured, not sealed: files could change after the measurement. A read-only verified image closes
-that gap; on a plain host it stays.
+that gap; on a plain host it stays. On a verified disk the kernel compares each block with its hash as it is read, so
+there the listing is taken that the image's builder wrote onto the same disk, and nothing is hashed twice.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from appliance.memfd import Progress, no_progress, open_regular, threads
 from attest import canonical, merkle
 from attest.canonical import JSON
 from attest.digest import digest_of, digest_of_several
-from attest.errors import EnvironmentProblem
+from attest.errors import EnvironmentProblem, MalformedInput
 from attest.eventlog import Kind
 from attest.lockfile import Artifact, Layout
 from attest.merkle import PIECE_BYTES
@@ -49,6 +50,9 @@ BATCH = 256
 CACHES = frozenset({"__pycache__"})
 SITE = frozenset({"site-packages", "dist-packages"})
 LOCK_NAME = "appliance.lock"
+LISTING = Path("/usr/share/vitrine/python.listing")
+"""On a verified disk, the listing of the environment on it."""
+MOUNTS = Path("/proc/self/mountinfo")
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,30 @@ def python_artifact(tree: Tree) -> Artifact:
 def measure_python() -> Tree:
     """The Python environment of this process. Raises `EnvironmentProblem` where a file cannot be read."""
     roots, files = python_roots(), python_files()
-    tree = measure_tree(roots, files)
+    tree = listed_tree(LISTING) if LISTING.is_file() and on_verified_disk() else measure_tree(roots, files)
     covered = {str(path.resolve()) for path in (*roots.values(), Path(sysconfig.get_path("platstdlib")))}
     seen = {str(Path(entry).resolve()) for entry in sys.path if entry and Path(entry).is_dir()}
     outside = tuple(sorted(path for path in seen if not any(Path(path).is_relative_to(root) for root in covered)))
     return Tree(tree.listing, tree.files, tree.size_bytes, outside)
+
+
+def on_verified_disk(mounts: Path = MOUNTS) -> bool:
+    """Whether the root of this process is the disk of the measured machine: EROFS on a mapped device, as `init` mounts.
+
+    On a host that could pretend this, the measurement is the host's word either way.
+    """
+    # proc(5): the fifth field is where it is mounted, and behind the lone dash come type and source.
+    lines = [line.split() for line in mounts.read_text("utf-8").splitlines()]
+    kinds = [line[line.index("-") + 1 :] for line in lines if line[4] == "/"]
+    return bool(kinds) and kinds[-1][0] == "erofs" and kinds[-1][1].startswith("/dev/dm-")
+
+
+def listed_tree(listing: Path) -> Tree:
+    """What the file `listing` says: the size of all files in its first line, then theirs. Raises `MalformedInput`."""
+    size, _, lines = listing.read_bytes().partition(b"\n")
+    if not size.isdigit() or not lines.endswith(b"\n"):
+        raise MalformedInput(str(listing), "expected a size and the lines of a listing, found others: build it again")
+    return Tree(lines, lines.count(b"\n"), int(size))
 
 
 def python_roots() -> dict[str, Path]:

@@ -42,7 +42,8 @@ from attest.seal import WorkerSeal
 from attest.sealplan import SealPlan
 
 LOG = structlog.get_logger()
-SEAL_TIMEOUT_S = 60.0
+SEAL_TIMEOUT_S = 300.0
+"""A worker imports its code first, which takes a minute on an emulated processor that others use as well."""
 READY_TIMEOUT_S = 600.0
 EVAL_MEMORY_BYTES = 4 << 30
 SELF_TEST_THREADS = 2

@@ -26,7 +26,7 @@ JSON = Any
 class Model(BaseModel):
     """Base of every model that crosses a boundary: frozen, no unknown fields, no coercion between types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 M = TypeVar("M", bound=BaseModel)

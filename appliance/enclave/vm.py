@@ -37,6 +37,8 @@ TELLING = ("vitrine: ", "Kernel panic", "device-mapper: verity", "BUG: ")
 LOG = structlog.get_logger()
 QEMU = "qemu-system-x86_64"
 SWTPM = "swtpm"
+SWTPM_SETUP = "swtpm_setup"
+TETHER = Path(__file__).with_name("tether.py")
 FIRMWARE = (
     (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
     (Path("/usr/share/edk2/x64/OVMF_CODE.4m.fd"), Path("/usr/share/edk2/x64/OVMF_VARS.4m.fd")),
@@ -50,10 +52,13 @@ CHECKING_FIRMWARE = (
 CONSOLE_BYTES = 1 << 16
 BOOT_TIMEOUT_S = 180.0
 KVM_BOOT_TIMEOUT_S = 30.0
+KVM_WORDS_TIMEOUT_S = 6.0
+"""Until firmware that runs on the processor itself has written to the console; emulated, it takes about as long."""
 END_TIMEOUT_S = 30.0
 MEMORY_MIB = 1024
 KVM_TIMEOUT_S = 5.0
 QEMU_END_S = 1.0
+PAUSE_S = 0.005
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -171,10 +176,18 @@ class Machine:
         The evidence is parsed, and not verified: `attest.machine.verify` does that.
         """
         try:
-            write_all(self._reader.fd, pack(Kind.CONFIG, nonce))
-        except ChannelError as error:
+            write_all(self._reader.fd, pack(Kind.CONFIG, nonce), timeout_s)
+        except (ChannelError, OSError) as error:
             raise EnvironmentProblem(self.why(str(error))) from None
         return self._receive(timeout_s)
+
+    def await_words(self, timeout_s: float) -> None:
+        """Wait until something is on the console. Raises `EnvironmentProblem` where nothing comes."""
+        end = time.monotonic() + timeout_s
+        while not (self._work / "console").stat().st_size:
+            if self._qemu.poll() is not None or time.monotonic() > end:
+                raise EnvironmentProblem(self.why(f"its firmware has not said a word within {timeout_s:g} s"))
+            time.sleep(PAUSE_S)
 
     def wait(self, timeout_s: float = END_TIMEOUT_S) -> int:
         """Wait until the machine is off; QEMU's exit status. Raises `EnvironmentProblem` when it stays on."""
@@ -223,7 +236,7 @@ def booted(vm: VmPlan) -> Iterator[Machine]:
         empty = Path(vm.settings).read_bytes()
         keys = secure_boot.read(Path(vm.enrolled)) if vm.enrolled else None
         (work / "settings").write_bytes(settings.enrol(empty, keys) if keys else empty)
-        (work / "state").mkdir()
+        _manufacture(work / "state")
         listeners = {name: stack.enter_context(_listen(work / name)) for name in _sockets(vm)}
         tpm = [swtpm, "socket", "--tpm2", "--tpmstate", f"dir={work / 'state'},mode=0600"]
         tpm += ["--ctrl", f"type=unixio,path={work / 'tpm'}", "--terminate"]
@@ -253,6 +266,7 @@ def attested(vm: VmPlan, nonce: bytes) -> Iterator[tuple[Machine, tpm.Evidence]]
         with contextlib.ExitStack() as stack:
             try:
                 machine = stack.enter_context(booted(vm))
+                machine.await_words(KVM_WORDS_TIMEOUT_S)
                 evidence = machine.evidence(nonce, KVM_BOOT_TIMEOUT_S)
             except EnvironmentProblem as problem:
                 LOG.warning("KVM does not boot the machine, emulating it", reason=str(problem)[-500:])
@@ -270,11 +284,11 @@ def _sockets(vm: VmPlan) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own, killed at the end."""
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    """A process in a session of its own, killed at the end, and by the kernel where this process ends before it."""
+    tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid())]
     process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        start_new_session=True,
+        [*tether, *command], env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:
         yield process
@@ -283,6 +297,27 @@ def _started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
         if process.stderr is not None:
             process.stderr.close()
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+
+
+def _manufacture(state: Path) -> None:
+    """The folder of a new TPM's state, with the bank of SHA-256 alone where there is a program to make it so.
+
+    The firmware hashes all that it starts into every bank of a TPM. A new one has four, and one of them is quoted.
+    """
+    state.mkdir()
+    if (program := shutil.which(SWTPM_SETUP)) is None:
+        return
+    command = [program, "--tpm2", "--tpm-state", f"dir://{state}", "--pcr-banks", "sha256"]
+    try:
+        subprocess.run(command, env=_environment(), capture_output=True, timeout=END_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        LOG.info("the TPM keeps all of its banks, so the boot takes longer", reason=str(error)[:300])
+        shutil.rmtree(state)
+        state.mkdir()
 
 
 def _listen(path: Path) -> socket.socket:
@@ -312,7 +347,7 @@ def _wait_for(path: Path) -> None:
     while not path.exists():
         if time.monotonic() > end:
             raise EnvironmentProblem("the software TPM did not start: run `swtpm socket --tpm2` by hand to see why")
-        time.sleep(0.005)
+        time.sleep(PAUSE_S)
 
 
 def _program(name: str, package: str) -> str:

@@ -20,7 +20,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from appliance.image import authenticode, debs, erofs, esp, init, initramfs, measure, secure_boot, uki, verity
+from appliance.image import (
+    authenticode,
+    debs,
+    environment,
+    erofs,
+    esp,
+    init,
+    initramfs,
+    measure,
+    secure_boot,
+    uki,
+    verity,
+)
 from appliance.image.authenticode import SigningKey
 from appliance.image.machine import ROOT_ARGUMENT, MachineLock, MachineRecipe
 from appliance.image.secure_boot import Keys
@@ -89,9 +101,10 @@ def build(
 
 
 def complete(recipe: MachineRecipe, root: Tree) -> Tree:
-    """The tree of the root disk: that of the base image, and the folders that `init` mounts on."""
+    """The tree of the root disk: that of the base image, the listing of its Python, and what `init` mounts on."""
     have = {entry.path for entry in root.entries}
     added = [folder(item.path, recipe.name, item.why) for item in recipe.folders if item.path not in have]
+    added.append(environment.listing(root, recipe.name))
     return merge([root, tree(added)])
 
 

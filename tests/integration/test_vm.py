@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from appliance import resources
 from appliance.enclave import measured, vm
+from appliance.enclave.channel import EnclaveFailure
 from appliance.image import assemble, esp, measure, pcr, uki, verity
 from appliance.image import vm as vm_image
 from appliance.image.cli import default_cache
-from appliance.image.tree import file, tree
+from appliance.image.tree import Tree, file, tree
 from attest import machine, reference, verify
 from attest.cli import read_bundle
 from attest.digest import digest_file
@@ -76,6 +80,11 @@ def evidence_of(plan: vm.VmPlan) -> machine.Quoted:
         return machine.verify(booted.evidence(NONCE), NONCE)
 
 
+def differing(values: ReferenceValues, found: Mapping[int, bytes]) -> set[int]:
+    """The registers that hold something else than the reference values say."""
+    return {int(name) for name, value in values.registers.items() if found[int(name)].hex() != value}
+
+
 def test_the_booted_registers_are_the_predicted_ones(image: Path, values: ReferenceValues) -> None:
     """With a disk of inputs as well: one boot for the whole story."""
     content = tree([file("/job.yaml", b"name: test\n", "test", "a job")])
@@ -123,11 +132,104 @@ def test_another_boot_file_moves_the_registers(image: Path, values: ReferenceVal
     found = evidence_of(vm.plan(altered, kvm=False)).registers
     with pytest.raises(VerificationError, match=r"register 4: .*register 9: .*register 11: "):
         reference.compare(values, found)
-    before = {int(name): value for name, value in values.registers.items()}
-    assert {register for register, value in before.items() if found[register].hex() != value} == {4, 9, 11}
+    assert differing(values, found) == {4, 9, 11}
     # The prediction of the other file holds just as well.
     after = reference.replay(pcr.boot(other, measure.NO_KEYS))
     assert {register: found[register] for register in after} == after
+
+
+def another_kernel(parts: uki.Parts) -> uki.Parts:
+    """The name in the kernel's header, which nothing reads while it starts."""
+    assert b"(debian-kernel@" in parts.kernel
+    return replace(parts, kernel=parts.kernel.replace(b"(debian-kernel@", b"(Debian-kernel@", 1))
+
+
+CHANGES: dict[str, tuple[Callable[[uki.Parts], uki.Parts], set[int]]] = {
+    "kernel": (another_kernel, {4, 11}),
+    "initramfs": (lambda parts: replace(parts, initrd=parts.initrd + bytes(512)), {4, 9, 11}),
+    "release text": (lambda parts: replace(parts, release=parts.release + "NOTE=other\n"), {4, 11}),
+}
+"""What is changed in the boot file, and the registers that it moves."""
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_in_the_boot_file_moves_its_registers(
+    what: str, image: Path, values: ReferenceValues, tmp_path: Path
+) -> None:
+    """It boots, is told by these registers and no other, and its own prediction holds."""
+    change, moved = CHANGES[what]
+    parts = uki.parts((image / measure.BOOT_FILE).read_bytes())
+    other = uki.build(machine_parts.stub(), change(parts))
+    found = evidence_of(vm.plan(changed(image, tmp_path / "image", boot_file=other), kvm=False)).values()
+    assert differing(values, found) == moved
+    after = reference.replay(pcr.boot(other, measure.NO_KEYS))
+    assert {register: found[register] for register in after} == after
+    with pytest.raises(VerificationError, match="register 4: "):
+        reference.compare(values, found)
+
+
+def test_another_root_disk_moves_the_registers(image: Path, values: ReferenceValues, tmp_path: Path) -> None:
+    """The same files under another salt: a disk with another root hash, which the command line names."""
+    parts = uki.parts((image / measure.BOOT_FILE).read_bytes())
+    before = measure.root_descriptor(parts.command_line)
+    disk = tmp_path / "root"
+    with (image / measure.ROOT).open("rb") as file_, disk.open("wb") as copy:
+        copy.write(file_.read(before.data_blocks * verity.BLOCK))
+    after = verity.protect(disk, verity.salt_for("another"), bytes(16))
+    line = parts.command_line.replace(str(before), str(after))
+    other = uki.build(machine_parts.stub(), replace(parts, command_line=line))
+    altered = changed(image, tmp_path / "image", boot_file=other)
+    (altered / measure.ROOT).unlink()
+    disk.rename(altered / measure.ROOT)
+    found = evidence_of(vm.plan(altered, kvm=False)).values()
+    assert differing(values, found) == {4, 9, 11}
+
+
+def test_what_the_host_adds_is_told(image: Path, values: ReferenceValues, tmp_path: Path) -> None:
+    """A credential beside the boot file, which the stub takes; and a disk whose descriptor's block says more."""
+    if shutil.which("mcopy") is None:
+        pytest.skip("no mcopy: apt install mtools")
+    altered = changed(image, tmp_path / "image", boot_file=(image / measure.BOOT_FILE).read_bytes())
+    note = tmp_path / "note.cred"
+    note.write_bytes(b"from the host")
+    folder = "::/EFI/BOOT/BOOTX64.EFI.extra.d"
+    subprocess.run(["mmd", "-i", altered / measure.BOOT_DISK, folder], check=True)
+    subprocess.run(["mcopy", "-i", altered / measure.BOOT_DISK, note, folder], check=True)
+    inputs = tmp_path / "inputs.img"
+    disk = assemble.write_disk(tree([file("/job.yaml", b"", "test", "a job")]), inputs, seconds=0, name="inputs")
+    block = disk.block()[:-1] + b"x"
+    inputs.write_bytes(inputs.read_bytes()[: -verity.BLOCK] + block)
+    found = evidence_of(vm.plan(altered, inputs=inputs, kvm=False)).values()
+    assert 12 in differing(values, found)
+    assert found[15] == reference.replay((pcr.inputs(block),))[15]
+    assert found[15] != reference.replay((pcr.inputs(disk.block()),))[15]
+    with pytest.raises(VerificationError, match="register 12"):
+        reference.compare(values, found)
+
+
+def test_a_flipped_bit_in_a_model_ends_the_run(
+    image: Path, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the disk of inputs, behind the host's own check: the guest meets it as it reads the model. No bundle."""
+    written = assemble.write_disk
+
+    def flipped(content: Tree, disk: Path, *, seconds: int, name: str) -> verity.Descriptor:
+        descriptor = written(content, disk, seconds=seconds, name=name)
+        data = bytearray(disk.read_bytes())
+        data[data.index(b"GGUF") + 1_000_000] ^= 1
+        disk.write_bytes(data)
+        return descriptor
+
+    monkeypatch.setattr(assemble, "write_disk", flipped)
+    # A model of the demo is part of the image; a copy of it comes over the disk.
+    shutil.copyfile(resources.demo() / "organism-q8_0.gguf", tmp_path / "model.gguf")
+    job = tmp_path / "job.yaml"
+    job.write_text(made.job.read_text().replace("resource:demo/organism-q8_0.gguf", "model.gguf"))
+    request = measured.Request(job=job, lab=made.lab, out=tmp_path / "bundle", image=image)
+    with pytest.raises(EnclaveFailure, match=r"verity: .* is corrupted"):
+        measured.run(request, lambda _phase, _done, _total: None)
+    assert not (tmp_path / "bundle").exists()
+    assert not list(tmp_path.glob(".bundle*"))
 
 
 def test_a_flipped_bit_in_the_inputs_stops_the_boot(image: Path, tmp_path: Path) -> None:
