@@ -205,3 +205,5 @@ def test_the_rules_of_tdx_are_those_of_tdx() -> None:
     refusing = accepted.model_copy(update={"tdx": other})
     assert [line.rule for line in appraise(found, refusing) if not line.holds] == ["tdx.measurement.mrtd"]
     assert [line.rule for line in appraise(found, Policy(**RULES)) if not line.holds] == ["azure.hardware"]
+    snp = Scene().decide()
+    assert [line.rule for line in appraise(snp, accepted) if not line.holds] == ["azure.hardware"]

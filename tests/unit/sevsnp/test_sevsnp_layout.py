@@ -237,6 +237,7 @@ def test_a_table_is_read_strictly() -> None:
         entry + struct.pack("<II", 48, 0): "found the end",
         (entry + struct.pack("<II", 72, 0)) * 2 + bytes(24): "twice",
         entry + struct.pack("<II", 47, 1) + bytes(24): "behind the entries",
+        entry + bytes(8) + bytes(24): "behind the entries",
         entry + struct.pack("<II", 48, 1) + bytes(24): "behind the entries",
         entry + struct.pack("<II", 0xFFFFFFFF, 0xFFFFFFFF) + bytes(24): "behind the entries",
         b"".join(bytes(15) + bytes([index + 1]) + struct.pack("<II", 480, 0) for index in range(17))

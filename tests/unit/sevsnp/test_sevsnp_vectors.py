@@ -95,7 +95,7 @@ def test_measurements_are_those_that_oak_publishes(folder: Path, endorsements: E
         return decide(snp_vectors.evidence(folder, VECTORS[name]), endorsements).measurements["launch"]
 
     reference = (folder / "oak-genoa" / "genoa_oc_reference_values.binarypb").read_bytes()
-    assert measured("genoa-v5-oak-containers") == protobuf.at(reference, 2, 1, 1, 4, 3, 1, 18).hex()
+    assert measured("genoa-v5-oak-containers") == protobuf.at(reference, 2, 1, 1, 4, 3, 1, 32).hex()
     # Oak's endorsement of its firmware names one measurement for each number of processors, in hexadecimal digits.
     endorsed = (folder / "oak-milan-staging" / "milan_oc_staging_endorsements.binarypb").read_bytes()
     assert measured("milan-v3-oak-containers").encode() in protobuf.at(endorsed, 2, 1, 2, 4)
