@@ -9,7 +9,7 @@ ENGINE := $(ENGINES)/x86-64-v3
 LAB    := build/lab
 BUNDLE := build/bundles/demo
 
-.PHONY: help setup engine engines run test lint schemas conformance bench image package clean
+.PHONY: help setup engine engines cross run test lint schemas conformance bench image vm package clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,12 @@ $(ENGINES)/%/record.json: images/engine/%.toml $(VENV)/ready $(wildcard images/e
 	$(BIN)/appliance engine build --recipe $< --out $(ENGINES)/$* --jobs $(JOBS)
 	@touch $@
 
+cross: $(ENGINES)/portable-aarch64/record.json ## build the engine of the image for arm64 (needs g++-aarch64-linux-gnu)
+
+$(ENGINES)/portable-aarch64/record.json: images/engine/portable.toml $(VENV)/ready $(wildcard images/engine/patches/*)
+	$(BIN)/appliance engine build --recipe $< --target aarch64 --out $(ENGINES)/portable-aarch64 --jobs $(JOBS)
+	@touch $@
+
 run: engine ## run the default job in sealed workers, verify its bundle, print the verdict
 	@[ -d $(LAB) ] || $(BIN)/appliance init $(LAB)
 	@rm -rf $(BUNDLE)
@@ -42,7 +48,7 @@ run: engine ## run the default job in sealed workers, verify its bundle, print t
 	$(BIN)/attest verify $(BUNDLE) --trust $(LAB)/public/trusted_root.json
 
 test: engines ## run the tests
-	$(BIN)/python -m pytest -n $(JOBS) tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
 lint: setup ## formatting, lint, types, import rules, docstring coverage, published schemas
 	$(BIN)/ruff format --check .
@@ -71,6 +77,10 @@ bench: engine ## measure; one JSON object a measure to build/bench.jsonl
 image: engine ## build the OCI image (fetches pinned packages, once)
 	@rm -rf build/image/cpu
 	$(BIN)/appliance image build images/cpu.toml --out build/image/cpu
+
+vm: engine ## build the measured virtual machine (fetches pinned packages, once)
+	@rm -rf build/vm
+	$(BIN)/appliance image build --format uki images/vm.toml --out build/vm
 
 package: setup ## build wheel and source distribution into dist/
 	$(BIN)/python -m build --outdir dist .
