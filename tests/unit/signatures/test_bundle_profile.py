@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,36 +17,9 @@ from appliance import notary
 from appliance.notary import Lab
 from appliance.notary.ctlog import SCT_LIST_OID
 from attest import bundle, profile, trust
-from attest.errors import MalformedInput, VerificationError, VitrineError
-from tests.conformance.clients import matrix
-from tests.conformance.clients.tampering import Case, Forger
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, Forger]:
-    return matrix.sample(tmp_path_factory.mktemp("profile"))
-
-
-@pytest.fixture(scope="module")
-def good(sample: tuple[Case, Forger]) -> Case:
-    return sample[0]
-
-
-@pytest.fixture(scope="module")
-def lab(sample: tuple[Case, Forger]) -> Lab:
-    return sample[1].lab
-
-
-@pytest.fixture(scope="module")
-def root(lab: Lab) -> bytes:
-    return lab.trusted_root
-
-
-def refused(call: Callable[[], object]) -> str:
-    with pytest.raises(VerificationError) as caught:
-        call()
-    return f"{caught.value.layer}/{caught.value.code}"
-
+from attest.errors import MalformedInput, VitrineError
+from tests.conformance.clients.tampering import Case
+from tests.unit.signatures.conftest import refused
 
 # --- the certificate's profile ---------------------------------------------------------------------------------------
 

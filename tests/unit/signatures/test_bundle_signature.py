@@ -27,35 +27,10 @@ from attest import bundle, canonical, dsse, profile, trust
 from attest.digest import sha256
 from attest.errors import MalformedInput, VerificationError, VitrineError
 from tests.conformance.clients import matrix
-from tests.conformance.clients.tampering import Case, Forger
+from tests.conformance.clients.tampering import Case
+from tests.unit.signatures.conftest import refused
 
 JSON = Any
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, Forger]:
-    return matrix.sample(tmp_path_factory.mktemp("signature"))
-
-
-@pytest.fixture(scope="module")
-def good(sample: tuple[Case, Forger]) -> Case:
-    return sample[0]
-
-
-@pytest.fixture(scope="module")
-def lab(sample: tuple[Case, Forger]) -> Lab:
-    return sample[1].lab
-
-
-@pytest.fixture(scope="module")
-def root(lab: Lab) -> bytes:
-    return lab.trusted_root
-
-
-def refused(call: Callable[[], object]) -> str:
-    with pytest.raises(VerificationError) as caught:
-        call()
-    return f"{caught.value.layer}/{caught.value.code}"
 
 
 def test_a_good_signature(good: Case, lab: Lab, root: bytes) -> None:
