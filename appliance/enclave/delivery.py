@@ -121,7 +121,7 @@ def _read(folder: Path, name: str, max_bytes: int) -> bytes | None:
         if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
             raise MalformedInput("delivery", f"expected {name} as a file of at most {max_bytes} bytes, found another")
         with os.fdopen(os.dup(fds[-1]), "rb") as file:
-            return file.read(max_bytes)
+            return file.read(status.st_size)  # not `max_bytes`: so much would be allocated first
     except FileNotFoundError:
         return None
     except OSError as error:
