@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from attest import canonical, capsule, console, policy, reference, statement, validity, verify
 from attest.appraise.cli import command as appraise_command
@@ -149,17 +148,18 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
     counts = manifest.counts
     out.print(f"samples    {counts.planned} planned, {counts.run} run, {counts.failed} failed")
     out.print(f"transcript {manifest.transcript.root}")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), min_width=100)
-    for column in ("model", "suite", "score", "value", "95 % interval", "n", "failed", "unscored"):
-        table.add_column(column, no_wrap=True)
+    rows = [("model", "suite", "score", "value", "95 % interval", "n", "failed", "unscored")]
     for suite in manifest.suites:
         for score in suite.scores:
             found = score.estimate
-            interval = f"{found.ci_low} .. {found.ci_high}" if found else ""
-            row = [suite.model, suite.suite, score.scorer, found.value if found else "none", interval]
-            table.add_row(*row, str(found.n if found else 0), str(suite.failed), str(score.unscored))
+            value, interval = (found.value, f"{found.ci_low} .. {found.ci_high}") if found else ("none", "")
+            counts_of = (str(found.n if found else 0), str(suite.failed), str(score.unscored))
+            rows.append((suite.model, suite.suite, score.scorer, value, interval, *counts_of))
+    # As wide as it has to be, whatever the terminal: a name or a number that is cut off is no result.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     out.print()
-    out.print(table)
+    for row in rows:
+        out.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if manifest.claims:
         out.print("\nclaims, stated before the run", style="bold")
     for result in manifest.claims:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from attest import canonical
+from attest.results import Results
 from tests.conftest import ROOT, Made
 
 
@@ -43,6 +46,17 @@ def test_show_says_that_nothing_was_verified(made: Made) -> None:
     done = command("attest", "show", made.bundle)
     assert done.returncode == 0
     assert done.stdout.startswith("UNVERIFIED")
+
+
+def test_show_cuts_nothing_off(made: Made) -> None:
+    """In a pipe and in a narrow terminal, where a table would be made to fit."""
+    done = command("attest", "show", made.bundle)
+    shown = [re.split(" {2,}", line) for line in done.stdout.splitlines()]
+    for suite in canonical.parse(Results, (made.bundle / "results.json").read_bytes(), "results").suites:
+        estimate = suite.scores[0].estimate
+        assert estimate is not None
+        row = [suite.model, suite.suite, suite.scores[0].scorer, estimate.value]
+        assert [*row, f"{estimate.ci_low} .. {estimate.ci_high}", str(estimate.n), "0", "0"] in shown
 
 
 def test_exit_codes(made: Made, trust: Path, tmp_path: Path) -> None:
