@@ -225,5 +225,5 @@ def test_a_mutated_list_is_refused(random: st.DataObject) -> None:
         listed((LISTS[0], data))
     except VitrineError:
         return
-    # What is around the signed bytes (how the algorithm is spelled a second time) has more than one form.
+    # Around the signed bytes, the count of unused bits of the signature is free where its last bits are zero.
     assert x509.load_der_x509_crl(data).tbs_certlist_bytes == x509.load_der_x509_crl(LISTS[1]).tbs_certlist_bytes
