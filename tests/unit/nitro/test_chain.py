@@ -214,7 +214,7 @@ def test_a_mutated_certificate_is_refused(random: st.DataObject) -> None:
         chain.verify([LEAF.certificate, chain.load(data), ROOT.certificate], [ROOT.der], now=NOW, layer="test")
     except VitrineError:
         return
-    assert data == MIDDLE.der
+    assert x509.load_der_x509_certificate(data).tbs_certificate_bytes == MIDDLE.certificate.tbs_certificate_bytes
 
 
 @MUTATIONS
@@ -225,4 +225,5 @@ def test_a_mutated_list_is_refused(random: st.DataObject) -> None:
         listed((LISTS[0], data))
     except VitrineError:
         return
-    assert data == LISTS[1]
+    # Around the signed bytes, the count of unused bits of the signature is free where its last bits are zero.
+    assert x509.load_der_x509_crl(data).tbs_certlist_bytes == x509.load_der_x509_crl(LISTS[1]).tbs_certlist_bytes

@@ -1,7 +1,5 @@
 """Each check of a GPU's evidence broken once, by a fake GPU and a fake maker that sign what is wrong."""
 
-import json
-from base64 import b64encode
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 
 from attest import canonical, nvgpu
 from attest.errors import MalformedInput, VerificationError, VitrineError
-from attest.nvgpu import evidence as lists
 from tests.fakes.authority import NOW, SIGNER, Issued, issue, key
 from tests.fakes.mutate import MUTATIONS, mutated
 from tests.fakes.nvgpu import (
@@ -212,50 +209,6 @@ def test_several_gpus() -> None:
     assert several(evidence[0], maker.gpus[1].evidence(bytes(32))) == "nonces"
     again = Gpu(chain=[leaf(maker.gpus[0].chain[1], common="next boot"), *maker.gpus[0].chain[1:]])
     assert several(evidence[0], again.evidence()) == "device_twice"
-
-
-def listed(**changes: object) -> bytes:
-    item = {
-        "arch": "HOPPER", "certificate": b64encode(GPU.pem()).decode(), "driver_version": DRIVER,
-        "evidence": b64encode(GPU.evidence().report).decode(), "nonce": NONCE.hex(), "vbios_version": VBIOS,
-        "version": "1.0",
-    } | changes  # fmt: skip
-    return json.dumps([item]).encode()
-
-
-def test_a_list() -> None:
-    (found,) = nvgpu.read_list(listed())
-    assert nvgpu.authenticate(found, ENDORSEMENTS, now=NOW).report.nonce == NONCE
-    one = listed()[1:-1]
-    assert len(nvgpu.read_list(b"[" + b",".join([one] * 64) + b"]")) == 64
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"{}",
-        b"[]",
-        b"[1]",
-        listed(version="2.0"),
-        listed(evidence="!"),
-        listed(evidence=""),
-        listed(extra=1),
-        listed(certificate=None),
-    ],
-)
-def test_lists_that_are_none(text: bytes) -> None:
-    with pytest.raises(MalformedInput):
-        nvgpu.read_list(text)
-
-
-def test_lists_are_bounded() -> None:
-    one = listed()[1:-1]
-    with pytest.raises(MalformedInput, match="1 to 64"):
-        nvgpu.read_list(b"[" + b",".join([one] * 65) + b"]")
-    nvgpu.read_list(listed() + b" " * (lists.MAX_BYTES - len(listed())))
-    with pytest.raises(MalformedInput, match="at most"):
-        nvgpu.read_list(listed() + b" " * (lists.MAX_BYTES + 1 - len(listed())))
 
 
 # Claims.
