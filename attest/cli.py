@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attest import canonical, capsule, console, policy, reference, statement, validity, verify
-from attest.appraise.cli import command as appraise_command
+from attest.appraise_cli import command as appraise_command
 from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
 from attest.errors import MalformedInput

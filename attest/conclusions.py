@@ -38,11 +38,14 @@ def ladder(manifest: ExecutionManifest, appraisals: tuple[Appraisal, ...]) -> tu
     adds no step.
     """
     steps = ["signed", "measured"]
-    claims = [dict(appraisal.claims) for appraisal in appraisals]
+    claims = [appraisal.claims for appraisal in appraisals]
     if "tpm" in manifest.evidence:
-        vouched = bool(claims) and all(getattr(one.get("tpm"), "kind", "") == "hardware" for one in claims)
+        kinds = [getattr(tpm, "kind", "") for one in claims for tpm in one.get("tpm", (None,))]
+        vouched = bool(kinds) and all(kind == "hardware" for kind in kinds)
         steps.append(f"quoted ({'hardware' if vouched else 'software'} TPM)")
-    if claims and any(all(platform in one for one in claims) for platform in CONFIDENTIAL):
+    # A machine that its host may look into keeps nothing from it, whatever the policy lets pass.
+    closed = [{name for name, each in one.items() if not any(claim.debug for claim in each)} for one in claims]
+    if closed and any(all(platform in names for names in closed) for platform in CONFIDENTIAL):
         steps.append("confidential")
     return tuple(steps)
 
@@ -60,7 +63,7 @@ def proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
         lines.append("the run answers your nonce, so it was planned after you chose it")
     if given.lock:
         lines.append("the artifacts are those of the lockfile that you gave")
-    if manifest.evidence:
+    if "tpm" in manifest.evidence:
         lines.append("one TPM quoted, in one boot, this key, boot and job at the start, and these results at the end")
     if given.machine is not None:
         lines.append(f"its registers are those of the image {given.machine}: firmware's boot path, kernel, root disk")
@@ -103,6 +106,8 @@ def not_proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
 def _hardware(manifest: ExecutionManifest, given: Given) -> str:
     if not manifest.evidence:
         return "no hardware evidence speaks for it"
+    if not given.appraisals and "tpm" not in manifest.evidence:
+        return f"evidence of {', '.join(manifest.evidence)} was not looked at, because no policy speaks of hardware"
     if not given.appraisals:
         return "nobody vouches for its TPM, which may be software that the lab controls"
     if "confidential" in given.assurance or "quoted (hardware TPM)" in given.assurance:

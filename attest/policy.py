@@ -19,21 +19,51 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from attest import canonical
-from attest.appraise.policy import Hardware
 from attest.canonical import Model
 from attest.digest import Digest
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.manifest import ExecutionManifest, Wall
 
+if TYPE_CHECKING:
+    from attest.appraise.policy import Hardware
+else:
+    Hardware = Any
+
 Assurance = Literal["signed", "measured", "quoted", "confidential"]
 """The ladder, lowest step first."""
 FORMAT: Final = "vitrine/appraisal-policy/v1"
 MAX_BYTES = 1 << 20
+
+
+class _WhenThere:
+    """Reads the table `hardware`. Its models load every platform's package, so they wait until there is one."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(cls._read)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> Any:
+        from attest.appraise.policy import Hardware
+
+        return handler(core_schema.nullable_schema(Hardware.__pydantic_core_schema__))
+
+    @staticmethod
+    def _read(value: Any) -> Any:
+        from attest.appraise import policy
+
+        if value is None or isinstance(value, policy.Hardware):
+            return value
+        try:
+            return policy.read(value)
+        except MalformedInput as error:
+            raise ValueError(error.problem) from None
 
 
 class Policy(Model):
@@ -61,7 +91,7 @@ class Policy(Model):
     """The job has claims, and every one of them holds."""
     assurance: Assurance = "signed"
     """The step of the ladder that the bundle has to reach at least."""
-    hardware: Hardware | None = None
+    hardware: Annotated[Hardware | None, _WhenThere] = None
     """What hardware has to say for the run. Without it a TPM's quotes are verified, and nobody vouches for the TPM."""
 
     @classmethod

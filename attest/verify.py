@@ -30,10 +30,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from attest import canonical, conclusions, determinism, eventlog, job, lockfile, seal, statement, transcript
+from attest import canonical, conclusions, determinism, eventlog, hardware, job, lockfile, seal, statement, transcript
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
 from attest.eventlog import EventLog
+from attest.hardware import END, START, Run
 from attest.job import Job
 from attest.manifest import ExecutionManifest
 from attest.reference import ReferenceValues
@@ -60,8 +61,6 @@ INTENT = "evidence/intent.json"
 DISCLOSURE = "evidence/disclosure.json"
 ENGINE = "evidence/engine-record.json"
 TRUST = "trust/trusted_root.json"
-START = "evidence/start.json"
-END = "evidence/end.json"
 FILES = (DISCLOSURE, ENGINE, INTENT, JOB, LOCK, BOOT, SEAL, RESULTS, TRANSCRIPT, TRUST)
 """Every file of a bundle but the signature. A bundle has all of them."""
 MACHINE = (START, END)
@@ -151,8 +150,9 @@ def verify(
     # 12. The results once more, from the records.
     results = _recompute(files[RESULTS], the_job, manifest, script)
     # 13. The evidence of hardware.
-    machine = _check_evidence(files, signature, manifest, log, references)
-    appraisals = _appraise(files, signature, manifest, log, policy, capsule, now)
+    run = Run(files, manifest, digest_of(signature.public_key_der), digest_of(signature.payload), log)
+    machine = hardware.check(run, references)
+    appraisals = hardware.appraise(run, policy, capsule, now)
     # 14. The policy.
     assurance = conclusions.ladder(manifest, appraisals)
     policy.check(manifest)
@@ -356,65 +356,6 @@ def _recompute(data: bytes, the_job: Job, manifest: ExecutionManifest, script: T
     }
     _equal("results", "counts", counts, manifest.counts.model_dump())
     return results
-
-
-def _check_evidence(
-    files: Mapping[str, bytes],
-    signature: VerifiedSignature,
-    manifest: ExecutionManifest,
-    log: EventLog,
-    references: Sequence[ReferenceValues],
-) -> str | None:
-    """The name of the image whose reference values the evidence has; None where none were given."""
-    if not manifest.evidence:
-        if references:
-            wanted = f"evidence of one of {[values.image for values in references]}"
-            raise VerificationError("evidence", "missing", expected=wanted, found=f"none, behind wall {manifest.wall}")
-        return None
-    from attest import evidence
-
-    start, end = evidence.read(files[START], "start"), evidence.read(files[END], "end")
-    _equal("evidence", "platforms", manifest.evidence, start.platforms)
-    nonce, key, the_job = manifest.job.nonce, digest_of(signature.public_key_der), manifest.job.digest
-    evidence.check_start(start, log, nonce=nonce, key=key, job=the_job, lock=manifest.lock.digest)
-    signed, results = digest_of(signature.payload), manifest.results_digest
-    evidence.check_end(start, end, log, nonce=nonce, key=key, job=the_job, statement=signed, results=results)
-    return evidence.identify(start, references).image if references else None
-
-
-def _appraise(
-    files: Mapping[str, bytes],
-    signature: VerifiedSignature,
-    manifest: ExecutionManifest,
-    log: EventLog,
-    policy: Policy,
-    capsule: Capsule | None,
-    now: datetime | None,
-) -> tuple[Appraisal, ...]:
-    """The appraisals of start and end, every line of which holds; none where the policy does not speak of hardware."""
-    if policy.hardware is None:
-        return ()
-    if now is None:
-        raise TypeError("expected a time to judge evidence of hardware at, found none")
-    if not manifest.evidence:
-        if policy.hardware.require:
-            wanted = f"evidence of {', '.join(policy.hardware.require)}"
-            raise VerificationError("evidence", "missing", expected=wanted, found=f"none, behind wall {manifest.wall}")
-        return ()
-    from attest import appraisal, appraise, evidence
-    from attest.binding import binding
-
-    nonce, key = manifest.job.nonce, digest_of(signature.public_key_der)
-    start, end = evidence.read(files[START], "start"), evidence.read(files[END], "end")
-    first = evidence.start_binding(start, log, nonce=nonce, key=key, job=manifest.job.digest, lock=manifest.lock.digest)
-    last = binding("end", nonce=nonce, key=key, statement=digest_of(signature.payload))
-    found = tuple(
-        appraise.appraise(package.items, policy.hardware, capsule, bound=bound, now=now)
-        for package, bound in ((start, first), (end, last))
-    )
-    for one in found:
-        appraisal.require(one.lines)
-    return found
 
 
 def _check_order(plan: tuple[PlannedSuite, ...], records: list[SampleRecord]) -> None:

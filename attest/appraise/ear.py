@@ -6,26 +6,34 @@ claim is the worst of its rules: 2 affirming, 32 warning where something was lef
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import jwt
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from attest import __version__
+from attest import __version__, canonical
 from attest.appraisal import Line
 from attest.appraise.verdict import Appraisal
 from attest.digest import digest_of
-from attest.errors import MalformedInput, VerificationError
+from attest.errors import MalformedInput, Unsupported, VerificationError
 
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
 ALGORITHM: Final = "ES256"
 AFFIRMING, WARNING, CONTRAINDICATED = 2, 32, 96
 RANK: Final = {"affirming": AFFIRMING, "warning": WARNING, "contraindicated": CONTRAINDICATED}
 MAX_BYTES: Final = 1 << 20
+COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{85}[AQgw]")
+"""A compact JWS with 64 bytes of signature, in the one spelling that base64url has for them."""
+PLATFORMS: Final = {"nvgpu": "nvidia-gpu"}
+"""Layers of rules that are named otherwise than their platform."""
 
 EXECUTABLES: Final = (
     "measurement", "measurements", "register", "registers", "program", "programs", "file", "files", "id-key",
@@ -43,10 +51,12 @@ CLAIMS: Final = {"executables": EXECUTABLES, "configuration": CONFIGURATION, "in
 
 def claims(appraisal: Appraisal, *, policy_digest: str, issued: datetime) -> dict[str, Any]:
     """The claims set. `policy_digest` names the policy; one submodule a platform, others for what is common."""
-    names = sorted({line.rule.partition(".")[0] for line in appraisal.lines})
+    parts: dict[str, list[Line]] = {}
+    for line in appraisal.lines:
+        name = line.rule.partition(".")[0]
+        parts.setdefault(PLATFORMS.get(name, name), []).append(line)
     submodules = {}
-    for name in names:
-        lines = [line for line in appraisal.lines if line.rule.partition(".")[0] == name]
+    for name, lines in sorted(parts.items()):
         submodules[name] = {
             "ear.status": _status(lines, appraisal),
             "ear.trustworthiness-vector": _vector(lines, appraisal),
@@ -71,19 +81,34 @@ def sign(value: dict[str, Any], key: ec.EllipticCurvePrivateKey) -> str:
 
 def verify(token: str, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
     """The claims set in `token`, signed by `key`. Raises `VerificationError` (layer `ear`), `MalformedInput`."""
-    if len(token) > MAX_BYTES:
-        raise MalformedInput("EAR", f"expected at most {MAX_BYTES} characters, found {len(token)}")
+    if len(token) > MAX_BYTES or not COMPACT.fullmatch(token):
+        raise MalformedInput("EAR", f"expected a compact JWS of at most {MAX_BYTES} characters")
+    header, payload, signature = (_decode(part) for part in token.split("."))
+    fields = canonical.loads(header, "EAR header")
+    if not isinstance(fields, dict) or fields.get("alg") != ALGORITHM or "crit" in fields:
+        raise Unsupported("EAR", f"expected {ALGORITHM} and no critical extension")
     try:
-        value: dict[str, Any] = jwt.decode(token, key, algorithms=[ALGORITHM], options={"verify_iat": False})
-    except jwt.InvalidSignatureError:
+        half = len(signature) // 2
+        r, s = (int.from_bytes(part, "big") for part in (signature[:half], signature[half:]))
+        signed = token.rpartition(".")[0].encode("ascii")
+        key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
         raise VerificationError(
             "ear", "signature", expected="a signature by the verifier's key", found="another"
         ) from None
-    except jwt.InvalidTokenError as error:
-        raise MalformedInput("EAR", f"expected a JWT: {str(error)[:200]}") from None
+    value = canonical.loads(payload, "EAR")
+    if not isinstance(value, dict):
+        raise MalformedInput("EAR", "expected an object of claims")
     if value.get("eat_profile") != PROFILE:
         raise VerificationError("ear", "profile", expected=PROFILE, found=value.get("eat_profile"))
     return value
+
+
+def _decode(part: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except ValueError:
+        raise MalformedInput("EAR", "expected base64url without padding") from None
 
 
 def _status(lines: Iterable[Line], appraisal: Appraisal) -> str:

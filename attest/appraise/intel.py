@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from attest import canonical
 from attest.errors import MalformedInput
@@ -13,13 +16,20 @@ Answers = Iterable[tuple[bytes, bytes]]
 
 
 def endorsements(
-    quote: bytes, root: bytes, lists: Iterable[bytes], infos: Answers, identities: Answers
+    quote: bytes, roots: Sequence[bytes], lists: Iterable[bytes], infos: Answers, identities: Answers
 ) -> Endorsements:
-    """What of all that fits to `quote`; None for what is missing. Raises `MalformedInput`, `Unsupported`."""
+    """Of all that (pinned roots; the newest first) what fits to `quote`; None for what is missing.
+
+    Raises `MalformedInput`, `Unsupported`.
+    """
     parsed = parse(quote)
-    leaf = certificates.load_chain(parsed.pck_chain, "PCK chain")[0]
+    chain = certificates.load_chain(parsed.pck_chain, "PCK chain")
+    leaf, named = chain[0], chain[-1].public_bytes(Encoding.DER)
+    root = named if named in roots else roots[0]
     of_domain = isinstance(parsed.body, Domain)
-    crls = {certificates.load_crl(data, "revocation list").issuer: data for data in lists}
+    crls: dict[x509.Name, bytes] = {}
+    for data in lists:
+        crls.setdefault(certificates.load_crl(data, "revocation list").issuer, data)
     fmspc = pck.read(leaf).fmspc.hex().upper()
     return Endorsements(
         root=root,

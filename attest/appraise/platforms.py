@@ -5,33 +5,37 @@ Every function takes a document of its platform's format, the collateral, the po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from attest import azure, canonical, nitro, nvgpu, sevsnp, tdx, tpm
+from attest import azure, canonical, nitro, nvgpu, sevsnp, tdx, tpm, validity
 from attest.appraisal import Claims, Line
-from attest.appraise import intel
+from attest.appraise import intel, nvidia
 from attest.appraise.items import Gpus, Nitro, Tdx
-from attest.appraise.policy import Hardware
-from attest.canonical import JSON
-from attest.capsule import Capsule
+from attest.appraise.policy import Hardware, Subject
+from attest.canonical import JSON, Model
+from attest.capsule import Capsule, Item
 from attest.digest import digest_of
 from attest.errors import VerificationError
 from attest.manifest import Platform
 from attest.tpm import layout
 from attest.validity import Kind
 
+M = TypeVar("M", bound=Model)
+
 
 @dataclass(frozen=True)
 class Judged:
     """One platform's claims, and the rules that they were compared with."""
 
-    claims: Claims
-    """What authenticated evidence says."""
+    claims: tuple[Claims, ...]
+    """What authenticated evidence says: of each GPU, and of any other platform once."""
     lines: tuple[Line, ...]
     """The rules."""
+    widened: tuple[str, ...]
+    """Those that hold only because the policy opts out of them (`unsafe_*`)."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,19 @@ class Collateral:
     now: datetime
     """The time to judge at."""
 
-    def of(self, platform: Platform, *kinds: Kind) -> tuple[bytes, ...]:
-        """The files of these kinds."""
-        return tuple(item.data for item in self.capsule.of(platform, *kinds)) if self.capsule else ()
+    def items(self, platform: Platform, *kinds: Kind) -> list[Item]:
+        """The items of these kinds: the newest first, and last those that only come into force after `now`."""
+        found = self.capsule.of(platform, *kinds) if self.capsule else ()
+        moment = validity.write_time(self.now)
+        return sorted(found, key=lambda item: (item.not_before <= moment, item.not_before), reverse=True)
 
-    def roots(self, platform: Platform, kind: Kind = "root") -> tuple[bytes, ...]:
-        """The roots that the policy pins."""
-        pinned = self.hardware.trusted(platform)
+    def of(self, platform: Platform, *kinds: Kind) -> tuple[bytes, ...]:
+        """Their files, in the same order."""
+        return tuple(item.data for item in self.items(platform, *kinds))
+
+    def roots(self, platform: Platform, kind: Kind = "root", subject: Subject | None = None) -> tuple[bytes, ...]:
+        """The roots that the policy pins for `subject` (the platform itself, by default)."""
+        pinned = self.hardware.trusted(subject or platform)
         return tuple(data for data in self.of(platform, kind) if digest_of(data) in pinned)
 
 
@@ -69,7 +79,7 @@ def _tpm(document: dict[str, JSON], at: Collateral) -> Judged:
     policy = _part(at.hardware.tpm)
     evidence = canonical.validate(tpm.Evidence, document, "evidence of a TPM")
     roots = [tpm.Root(data, "hardware") for data in at.roots("tpm")]
-    roots += [tpm.Root(data, "software") for data in at.roots("tpm", "software-root")]
+    roots += [tpm.Root(data, "software") for data in at.roots("tpm", "software-root", "tpm-software")]
     endorsements = tpm.Endorsements(tuple(roots), at.of("tpm", "certificate"), at.of("tpm", "revocation-list"))
     # The policy's lines speak of who vouches, and of what was skipped; the caller compares what a quote is bound to.
     found = tpm.authenticate(
@@ -81,7 +91,7 @@ def _tpm(document: dict[str, JSON], at: Collateral) -> Judged:
         unsafe_without_revocation=policy.unsafe_skipped,
     )
     claims = tpm.claims(found)
-    return Judged(claims, tpm.appraise(claims, policy))
+    return _judged(tpm.appraise, claims, policy)
 
 
 def _sev_snp(document: dict[str, JSON], at: Collateral) -> Judged:
@@ -94,7 +104,7 @@ def _sev_snp(document: dict[str, JSON], at: Collateral) -> Judged:
         unsafe_without_revocation=policy.unsafe_without_revocation,
     )
     claims = sevsnp.claims(found)
-    return Judged(claims, sevsnp.appraise(claims, policy))
+    return _judged(sevsnp.appraise, claims, policy)
 
 
 def _tdx(document: dict[str, JSON], at: Collateral) -> Judged:
@@ -110,7 +120,7 @@ def _tdx(document: dict[str, JSON], at: Collateral) -> Judged:
     log = evidence.event_log
     parse = tdx.eventlog.parse_dstack if log is not None and log.lstrip().startswith(b"[") else tdx.eventlog.parse
     claims = tdx.claims(found, parse(log) if log is not None else ())
-    return Judged(claims, tdx.appraise(claims, policy))
+    return _judged(tdx.appraise, claims, policy)
 
 
 def _nitro(document: dict[str, JSON], at: Collateral) -> Judged:
@@ -122,12 +132,13 @@ def _nitro(document: dict[str, JSON], at: Collateral) -> Judged:
         unsafe_without_revocation=policy.unsafe_without_revocation,
     )
     claims = nitro.claims(found)
-    return Judged(claims, nitro.appraise(claims, policy))
+    return _judged(nitro.appraise, claims, policy)
 
 
 def _azure(document: dict[str, JSON], at: Collateral) -> Judged:
     policy = _part(at.hardware.azure)
     evidence = canonical.validate(azure.Evidence, document, "evidence of Azure")
+    amd, intel_ = (policy.sev_snp, None) if evidence.td_quote is None else (None, policy.tdx)
     found = azure.authenticate(
         evidence,
         azure.Endorsements(
@@ -137,23 +148,23 @@ def _azure(document: dict[str, JSON], at: Collateral) -> Judged:
         ),
         nonce=layout.attested(evidence.quote.attested).nonce,
         now=at.now,
-        unsafe_without_revocation=bool(policy.sev_snp and policy.sev_snp.unsafe_without_revocation)
-        or bool(policy.tdx and policy.tdx.unsafe_skipped),
-        unsafe_without_tcb=bool(policy.tdx and policy.tdx.unsafe_skipped),
+        unsafe_without_revocation=bool((amd and amd.unsafe_without_revocation) or (intel_ and intel_.unsafe_skipped)),
+        unsafe_without_tcb=bool(intel_ and intel_.unsafe_skipped),
     )
-    claims = azure.claims(found)
-    return Judged(claims, azure.appraise(claims, policy))
+    return _judged(azure.appraise, azure.claims(found), policy)
 
 
 def _nvidia_gpu(document: dict[str, JSON], at: Collateral) -> Judged:
     policy = _part(at.hardware.nvidia_gpu)
     gpus = canonical.validate(Gpus, document, "evidence of GPUs").gpus
-    driver, vbios = at.of("nvidia-gpu", "driver-rim"), at.of("nvidia-gpu", "vbios-rim")
+    driver, vbios = nvidia.manifests(
+        gpus[0].report, at.of("nvidia-gpu", "driver-rim"), at.of("nvidia-gpu", "vbios-rim")
+    )
     endorsements = nvgpu.Endorsements(
         device_roots=at.roots("nvidia-gpu"),
-        rim_roots=at.roots("nvidia-gpu", "rim-root"),
-        driver_rim=driver[0] if driver else None,
-        vbios_rim=vbios[0] if vbios else None,
+        rim_roots=at.roots("nvidia-gpu", "rim-root", "nvidia-gpu-rim"),
+        driver_rim=driver,
+        vbios_rim=vbios,
         ocsp=at.of("nvidia-gpu", "ocsp"),
     )
     found = nvgpu.authenticate_all(
@@ -163,9 +174,37 @@ def _nvidia_gpu(document: dict[str, JSON], at: Collateral) -> Judged:
         unsafe_without_revocation=policy.unsafe_without_revocation,
         unsafe_without_rims=policy.unsafe_without_rims,
     )
-    claims = [nvgpu.claims(one) for one in found]
-    lines = [line for one in claims for line in nvgpu.appraise(one, policy)]
-    return Judged(claims[0], tuple(lines))
+    each = [_judged(nvgpu.appraise, nvgpu.claims(one), policy) for one in found]
+    if len(each) == 1:
+        return each[0]
+    return Judged(
+        claims=tuple(claims for one in each for claims in one.claims),
+        lines=tuple(
+            line.model_copy(update={"rule": f"{line.rule}.gpu-{number}"})
+            for number, one in enumerate(each, 1)
+            for line in one.lines
+        ),
+        widened=tuple(f"{rule}.gpu-{number}" for number, one in enumerate(each, 1) for rule in one.widened),
+    )
+
+
+def _judged(compare: Callable[[Any, Any], tuple[Line, ...]], claims: Claims, policy: Model) -> Judged:
+    """Claims compared with a policy, and with the same one without its opt-outs, to see which of them counted."""
+    lines, strict = compare(claims, policy), compare(claims, _strict(policy))
+    return Judged(
+        (claims,),
+        lines,
+        tuple(line.rule for line, other in zip(lines, strict, strict=True) if line.holds and not other.holds),
+    )
+
+
+def _strict(policy: M) -> M:
+    """`policy` without what it opts out of, in its parts too."""
+    fields = {name: getattr(policy, name) for name in type(policy).model_fields}
+    without = {name: False for name in fields if name.startswith("unsafe_")}
+    return policy.model_copy(
+        update=without | {name: _strict(part) for name, part in fields.items() if isinstance(part, Model)}
+    )
 
 
 def _amd(at: Collateral) -> sevsnp.Endorsements:
@@ -179,13 +218,12 @@ def _intel(at: Collateral, quote: bytes) -> tdx.Endorsements:
         wanted = ", ".join(sorted(at.hardware.trusted("tdx"))) or "a root that the policy pins"
         raise VerificationError("tdx", "root", expected=f"{wanted}, in the capsule", found="none")
     lists = at.of("tdx", "revocation-list")
-    return intel.endorsements(quote, roots[0], lists, _documents(at, "tcb-info"), _documents(at, "qe-identity"))
+    return intel.endorsements(quote, roots, lists, _documents(at, "tcb-info"), _documents(at, "qe-identity"))
 
 
-def _documents(at: Collateral, kind: Kind) -> Iterable[tuple[bytes, bytes]]:
+def _documents(at: Collateral, kind: Kind) -> list[tuple[bytes, bytes]]:
     """Intel's answers of one kind, each with its chain."""
-    items = at.capsule.of("tdx", kind) if at.capsule else ()
-    return [(item.data, item.chain or b"") for item in items]
+    return [(item.data, item.chain or b"") for item in at.items("tdx", kind)]
 
 
 def _part(policy: Any) -> Any:

@@ -5,7 +5,7 @@ require = ["tpm"]                    # platforms whose evidence has to be there
 makers = ["sha256:..."]              # keys of those who may have collected the capsule
 max_age_days = 30                    # of the capsule
 stale = "refuse"                     # or "as-of-capsule": judge as of when it was made, and say so
-[hardware.roots]                     # SHA-256 of vendors' root certificates, DER
+[hardware.roots]                     # SHA-256 of vendors' root certificates, DER, by what they vouch for
 sev-snp = ["sha256:..."]
 [hardware.sev-snp]                   # what is required of that platform; one without a table is refused
 measurements = ["..."]
@@ -13,12 +13,13 @@ measurements = ["..."]
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from attest import canonical
 from attest.azure import Policy as AzurePolicy
-from attest.canonical import Model
+from attest.canonical import JSON, Model
 from attest.digest import Digest
 from attest.manifest import Platform
 from attest.nitro import Policy as NitroPolicy
@@ -26,6 +27,9 @@ from attest.nvgpu import Policy as GpuPolicy
 from attest.sevsnp import Policy as SnpPolicy
 from attest.tdx import Policy as TdxPolicy
 from attest.tpm import Policy as TpmPolicy
+
+Subject = Platform | Literal["tpm-software", "nvidia-gpu-rim"]
+"""What a root vouches for: a platform's hardware; TPMs that are programs; NVIDIA's reference manifests."""
 
 
 class Hardware(Model):
@@ -41,8 +45,8 @@ class Hardware(Model):
     """What to do where collateral has expired: refuse, or judge as of when the capsule was made, and record that."""
     unsafe_unbound: bool = False
     """Accept evidence although nobody said what it has to be bound to."""
-    roots: dict[Platform, tuple[Digest, ...]] = Field(default_factory=dict)
-    """Vendors' root certificates that are trusted, by platform."""
+    roots: dict[Subject, tuple[Digest, ...]] = Field(default_factory=dict)
+    """Vendors' root certificates that are trusted, by what they vouch for: a capsule cannot say that."""
     tpm: TpmPolicy | None = None
     """What is required of a TPM."""
     sev_snp: SnpPolicy | None = Field(default=None, alias="sev-snp")
@@ -56,14 +60,18 @@ class Hardware(Model):
     nvidia_gpu: GpuPolicy | None = Field(default=None, alias="nvidia-gpu")
     """What is required of GPUs."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_place_for_roots(cls, value: Any) -> Any:
-        """Intel's part names its roots itself: they are those of the table `roots`."""
-        if isinstance(value, dict) and isinstance(value.get("tdx"), dict) and isinstance(value.get("roots"), dict):
-            return value | {"tdx": {"roots": value["roots"].get("tdx", ())} | value["tdx"]}
-        return value
+    def trusted(self, subject: Subject) -> frozenset[str]:
+        """The fingerprints of the roots that may vouch for this."""
+        return frozenset(self.roots.get(subject, ()))
 
-    def trusted(self, *platforms: Platform) -> frozenset[str]:
-        """The fingerprints of the roots of some platforms."""
-        return frozenset(digest for platform in platforms for digest in self.roots.get(platform, ()))
+
+def read(value: JSON) -> Hardware:
+    """The table `hardware`. Intel's part takes its roots from the table `roots`. Raises `MalformedInput`."""
+    if isinstance(value, dict) and isinstance(value.get("roots"), dict):
+        roots = {"roots": value["roots"].get("tdx", [])}
+        azure = value.get("azure")
+        if isinstance(azure, dict) and isinstance(azure.get("tdx"), dict):
+            value = value | {"azure": azure | {"tdx": roots | azure["tdx"]}}
+        if isinstance(value.get("tdx"), dict):
+            value = value | {"tdx": roots | value["tdx"]}
+    return canonical.validate(Hardware, value, "hardware")

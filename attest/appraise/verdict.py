@@ -29,8 +29,8 @@ class Appraisal:
 
     as_of: datetime
     """The time that it was judged at."""
-    claims: Mapping[Platform, Claims]
-    """The claims of each platform whose evidence is authentic."""
+    claims: Mapping[Platform, tuple[Claims, ...]]
+    """The claims of each platform whose evidence is authentic: of each of its GPUs, of any other platform once."""
     lines: tuple[Line, ...]
     """Every rule that was applied, holding or not."""
     downgrades: tuple[str, ...]
@@ -39,7 +39,7 @@ class Appraisal:
     @property
     def status(self) -> Status:
         """The verdict."""
-        if not all(line.holds for line in self.lines):
+        if not self.lines or not all(line.holds for line in self.lines):
             return "contraindicated"
         return "warning" if self.downgrades else "affirming"
 
@@ -58,8 +58,10 @@ def appraise(
     """
     lines: list[Line] = []
     downgrades: list[str] = []
+    if not documents:
+        lines.append(_line("evidence", "evidence of a platform", "none", "a machine that says nothing proves nothing"))
     at = _collateral(hardware, capsule, now, lines, downgrades)
-    claims: dict[Platform, Claims] = {}
+    claims: dict[Platform, tuple[Claims, ...]] = {}
     for document in documents:
         platform = FORMATS[str(document["format"])]
         if not platforms.accepted(platform, hardware):
@@ -75,8 +77,9 @@ def appraise(
             lines.append(Line(rule=rule, expected=str(error.expected), found=str(error.found), holds=False, why=why))
             continue
         claims[platform] = judged.claims
-        lines += [_bound(platform, judged.claims, bound, hardware), *judged.lines]
-        downgrades += getattr(judged.claims, "skipped", ())
+        lines += [*(_bound(platform, one, bound, hardware) for one in judged.claims), *judged.lines]
+        downgrades += [f"{rule} holds only because the policy opts out of it" for rule in judged.widened]
+        downgrades += dict.fromkeys(sentence for one in judged.claims for sentence in getattr(one, "skipped", ()))
     if bound is None:
         downgrades.append("nobody said what the evidence has to be bound to: it may be of another run, or old")
     found = {FORMATS[str(document["format"])] for document in documents}

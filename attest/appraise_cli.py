@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from attest import appraise, canonical, capsule, console, policy, validity
-from attest.appraise import items
-from attest.appraise.verdict import Appraisal
-from attest.canonical import JSON
+from attest import canonical, console, policy
+from attest.canonical import JSON, Model
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, Exit, MalformedInput
-from attest.evidence import Evidence
 from attest.files import read_file
-from attest.keys import read_private_key
 from attest.manifest import Platform
+
+if TYPE_CHECKING:
+    from attest.appraise import Appraisal
 
 PACKAGE = "vitrine/evidence/v1"
 MIN_BOUND_BYTES = 16
@@ -49,6 +48,8 @@ def command(
 
         attest appraise report.bin --platform sev-snp --certificate vcek.der --policy lab.toml --capsule c.capsule
     """
+    from attest import appraise, capsule, validity  # these load every platform
+
     if (ear is None) != (ear_key is None):
         raise typer.BadParameter("expected --ear and --ear-key together")
     if ear is not None and ear.exists():
@@ -74,8 +75,10 @@ def command(
 
 def show(found: Appraisal) -> None:
     """Print an appraisal: claims, rules, verdict."""
+    from attest import validity
+
     out = console.OUT
-    for platform, claims in found.claims.items():
+    for platform, claims in ((platform, one) for platform, each in found.claims.items() for one in each):
         out.print(f"{platform}  {'debug' if claims.debug else 'no debug'}, bound to {claims.bound or 'nothing'}")
         for name, value in claims.measurements.items():
             out.print(f"  {name}  {value}")
@@ -90,25 +93,33 @@ def show(found: Appraisal) -> None:
     out.print(table)
     for line in found.lines:
         if not line.holds:
-            out.print(f"\n{line.rule}: {line.why}")
+            out.print(f"\n{line.rule}: {console.printable(line.why)}")
     for sentence in found.downgrades:
-        out.print(f"\nleft out: {sentence}")
+        out.print(f"\nleft out: {console.printable(sentence)}")
     style = {"affirming": "bold green", "warning": "bold yellow", "contraindicated": "bold red"}[found.status]
     out.print(f"\n{found.status.upper()} as of {validity.write_time(found.as_of)}", style=style)
 
 
 def as_value(found: Appraisal) -> dict[str, Any]:
     """An appraisal as JSON has it."""
+    from attest import validity
+
     return {
         "status": found.status,
         "as_of": validity.write_time(found.as_of),
-        "claims": {name: claims.model_dump(mode="json") for name, claims in found.claims.items()},  # type: ignore[attr-defined]
+        "claims": {
+            name: [one.model_dump(mode="json") for one in each if isinstance(one, Model)]
+            for name, each in found.claims.items()
+        },
         "lines": [line.model_dump(mode="json") for line in found.lines],
         "downgrades": list(found.downgrades),
     }
 
 
 def _documents(path: Path, platform: Platform | None, certificate: Path | None) -> list[dict[str, JSON]]:
+    from attest.appraise import items
+    from attest.evidence import Evidence
+
     data = read_file(path, items.MAX_BYTES)
     if platform is not None:
         beside = read_file(certificate, 1 << 20) if certificate else None
@@ -135,9 +146,11 @@ def _bound(text: str | None) -> bytes | None:
 
 def _write_result(path: Path, found: Appraisal, policy_digest: str, key: Path) -> None:
     from attest.appraise import ear
+    from attest.keys import read_private_key
 
     value = ear.claims(found, policy_digest=policy_digest, issued=datetime.now(UTC))
+    token = ear.sign(value, read_private_key(key))
     with path.open("x", encoding="ascii") as file:
-        file.write(ear.sign(value, read_private_key(key)) + "\n")
+        file.write(token + "\n")
         file.flush()
         os.fsync(file.fileno())
