@@ -20,6 +20,8 @@ QUOTED = range(16)
 """The registers that nobody can reset while the machine runs."""
 EXPLAINED = (*range(8), 9, 11)
 """Those that firmware, boot stub and kernel extend: the log has to explain them."""
+ENDORSEMENT = 0x4000000B
+"""TPM_RH_ENDORSEMENT: the hierarchy that the key is of."""
 NOBODY = tpm.Endorsements(roots=())
 NEVER = datetime.min.replace(tzinfo=UTC)
 """No certificate is looked at here, so that there is no time to look at it."""
@@ -54,6 +56,7 @@ def verify(evidence: tpm.Evidence, extra: bytes) -> Quoted:
     found = tpm.authenticate(
         alone, NOBODY, nonce=extra, now=NEVER, unsafe_without_endorsement=True, unsafe_without_revocation=True
     )
+    _check_signer(found)
     registers = found.values.get("sha256", {})
     if missing := [register for register in QUOTED if register not in registers]:
         raise VerificationError("machine", "selection", expected="registers 0 to 15, SHA-256", found=f"no {missing}")
@@ -70,6 +73,14 @@ def verify(evidence: tpm.Evidence, extra: bytes) -> Quoted:
         boot=(first.resets, first.restarts),
         clock_ms=first.clock_ms,
     )
+
+
+def _check_signer(found: tpm.Authenticated) -> None:
+    """The key is a primary key of the endorsement hierarchy, with the very attributes that the evidence shows: the TPM
+    puts the key's qualified name (part 1, 16) into what it signs."""
+    expected = tpm.layout.name_of("sha256", ENDORSEMENT.to_bytes(4, "big") + found.key.name)
+    for statement in found.statements:
+        _equal("signer", expected.hex(), statement.signer.hex())
 
 
 def check_application(quoted: Quoted, before: str, digests: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import jwt
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -75,12 +74,15 @@ def claims(appraisal: Appraisal, *, policy_digest: str, issued: datetime) -> dic
 
 def sign(value: dict[str, Any], key: ec.EllipticCurvePrivateKey) -> str:
     """The JWT (compact JWS, ES256) of a claims set, signed by a P-256 key, which its header names by digest."""
+    import jwt  # not in the sealed image, which judges nothing
+
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return jwt.encode(value, key, algorithm=ALGORITHM, headers={"kid": digest_of(spki)})
 
 
 def verify(token: str, key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
     """The claims set in `token`, signed by `key`. Raises `VerificationError` (layer `ear`), `MalformedInput`."""
+
     if len(token) > MAX_BYTES or not COMPACT.fullmatch(token):
         raise MalformedInput("EAR", f"expected a compact JWS of at most {MAX_BYTES} characters")
     header, payload, signature = (_decode(part) for part in token.split("."))

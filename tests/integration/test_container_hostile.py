@@ -54,8 +54,8 @@ from pathlib import Path
 from appliance.enclave import inside
 told = inside._run
 out = Path("/out/bundle")
-def changed(start, link):
-    outcome = told(start, link)
+def changed(start, link, attester):
+    outcome = told(start, link, attester)
     change()
     return outcome
 inside._run = changed

@@ -160,7 +160,7 @@ def test_a_change_in_the_boot_file_moves_its_registers(
     change, moved = CHANGES[what]
     parts = uki.parts((image / measure.BOOT_FILE).read_bytes())
     other = uki.build(machine_parts.stub(), change(parts))
-    found = evidence_of(vm.plan(changed(image, tmp_path / "image", boot_file=other), kvm=False)).values()
+    found = evidence_of(vm.plan(changed(image, tmp_path / "image", boot_file=other), kvm=False)).registers
     assert differing(values, found) == moved
     after = reference.replay(pcr.boot(other, measure.NO_KEYS))
     assert {register: found[register] for register in after} == after
@@ -181,7 +181,7 @@ def test_another_root_disk_moves_the_registers(image: Path, values: ReferenceVal
     altered = changed(image, tmp_path / "image", boot_file=other)
     (altered / measure.ROOT).unlink()
     disk.rename(altered / measure.ROOT)
-    found = evidence_of(vm.plan(altered, kvm=False)).values()
+    found = evidence_of(vm.plan(altered, kvm=False)).registers
     assert differing(values, found) == {4, 9, 11}
 
 
@@ -199,7 +199,7 @@ def test_what_the_host_adds_is_told(image: Path, values: ReferenceValues, tmp_pa
     disk = assemble.write_disk(tree([file("/job.yaml", b"", "test", "a job")]), inputs, seconds=0, name="inputs")
     block = disk.block()[:-1] + b"x"
     inputs.write_bytes(inputs.read_bytes()[: -verity.BLOCK] + block)
-    found = evidence_of(vm.plan(altered, inputs=inputs, kvm=False)).values()
+    found = evidence_of(vm.plan(altered, inputs=inputs, kvm=False)).registers
     assert 12 in differing(values, found)
     assert found[15] == reference.replay((pcr.inputs(block),))[15]
     assert found[15] != reference.replay((pcr.inputs(disk.block()),))[15]

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance.image import environment
+from appliance.image import build, environment
 from appliance.image import machine as machines
-from appliance.image import vm as vm_image
 from appliance.image.cli import default_cache
-from appliance.image.tree import materialise
+from appliance.image.tree import materialise, merge
 from attest.errors import EnvironmentProblem
 from tests.conftest import ENGINES
 from tests.unit import machine_parts
@@ -28,11 +27,13 @@ MEASURE = (
 def test_the_image_measures_itself_as_it_is_listed(tmp_path: Path) -> None:
     recipe = machine_parts.RECIPE
     try:
-        tree = vm_image.base_tree(
-            recipe, machines.load(recipe), cache=default_cache(), engines=ENGINES, progress=lambda _step: None
-        )
+        planned = build.plan(
+            recipe.parent / machines.load(recipe).base, architecture="amd64", cache=default_cache(), engines=ENGINES,
+            progress=lambda _step: None,
+        )  # fmt: skip
     except EnvironmentProblem as problem:
         pytest.skip(f"the image cannot be built here: {problem}")
+    tree = merge(layer for _, layer in planned.trees)
     materialise(tree, tmp_path)
     enter = ["unshare", "--map-root-user"] if os.geteuid() else []
     done = subprocess.run(
