@@ -138,5 +138,5 @@ def test_malformed_model_is_refused_before_it_is_loaded(
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 30, done.stderr
     assert "MALFORMED" in done.stderr
-    # Of the processor, which no neighbour uses up; this is the whole boot, the parser is timed in its unit tests.
+    # Of the processor, which no neighbour uses up. The parser is timed in its unit tests; this is the whole boot.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 30
