@@ -249,6 +249,7 @@ def run(
 
         appliance run --wall container --image build/image/cpu
     """
+    _check_wall_options(wall, engine=engine, image=image, runtime=runtime)
     path = job or _default_job()
     if lock is None and job is not None and job.with_suffix(".lock").exists():
         lock = job.with_suffix(".lock")
@@ -305,6 +306,16 @@ def run(
         console.print_json(value | {"results": outcome.results.model_dump(mode="json", exclude_none=True)})
     else:
         console.OUT.print(f"bundle: {outcome.bundle} ({outcome.ended_by})")
+
+
+def _check_wall_options(wall: str, *, engine: Path | None, image: Path, runtime: str | None) -> None:
+    """Refuse an option that says nothing behind this wall, so that nobody believes that it did."""
+    if engine is not None and wall == "vm":
+        raise typer.BadParameter("the engine behind the wall vm is the image's: leave it out", param_hint="--engine")
+    if runtime is not None and wall != "container":
+        raise typer.BadParameter(f"the wall {wall} has no container: leave it out", param_hint="--runtime")
+    if image != rootfs.DEFAULT and wall == "process":
+        raise typer.BadParameter("the wall process has no image: leave it out", param_hint="--image")
 
 
 @engine_app.command("build")

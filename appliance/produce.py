@@ -19,7 +19,7 @@ from appliance.boot import Booted
 from appliance.enrol import Enrolled
 from appliance.notary.protocol import Notary
 from appliance.transcript import TranscriptWriter
-from attest import __version__, canonical, eventlog, job, manifest, statement, verify
+from attest import __version__, canonical, eventlog, hardware, job, manifest, statement, verify
 from attest.determinism import SelfTest
 from attest.digest import digest_of
 from attest.job import Job
@@ -78,7 +78,7 @@ def produce(parts: Parts, lab: Notary, out: Path) -> None:
     signature = parts.enrolled.sign(statement.PAYLOAD_TYPE, payload)
     files[verify.SIGNATURE] = lab.assemble(payload, statement.PAYLOAD_TYPE, signature, certificate)
     if end := parts.enrolled.end(payload, predicate.results_digest):
-        files[verify.END] = canonical.dump_model(end)
+        files[hardware.END] = canonical.dump_model(end)
     write(files, out)
 
 
@@ -86,7 +86,7 @@ def bundle_files(parts: Parts, lab: Notary, salt_key: bytes) -> dict[str, bytes]
     """Every file that the manifest names, by name."""
     start = parts.enrolled.start
     return {
-        **({verify.START: canonical.dump_model(start)} if start else {}),
+        **({hardware.START: canonical.dump_model(start)} if start else {}),
         verify.DISCLOSURE: canonical.dump_model(Disclosure(salt_key=salt_key.hex())),
         verify.ENGINE: parts.record_bytes,
         verify.INTENT: canonical.dump_model(parts.enrolled.receipt),

@@ -1,7 +1,7 @@
 """What this host offers: which walls can be used, how far the seal goes, what is missing, and how to get it.
 
 `examine` looks and tries, needs no root, and changes nothing that lasts: a worker that seals itself, containers of one
-program, a guest of two instructions, all at the same time and gone within two seconds. It returns data; `render` makes
+program, a guest of two instructions, all at the same time and gone afterwards. It returns data; `render` makes
 the text of it, and nothing is decided there.
 """
 

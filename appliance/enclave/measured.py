@@ -133,7 +133,7 @@ def keep_incomplete(inbox: delivery.Inbox, out: Path) -> None:
     if found:
         place = out.with_name(out.name + ".incomplete")
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        place.mkdir(mode=0o700, parents=True)  # what it holds has prompts and completions in it
         for name, data in found.items():
             (place / name).write_bytes(data)
 

@@ -14,23 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from appliance.enclave.finding import Finding, Need, missing, ok, unusable
+from appliance.enclave.vm import FIRMWARE
 
-TIMEOUT_S = 1.5
-"""For one call of one program: a host on which it takes longer is no host to run on."""
-CONTAINER_RUNTIMES = ("podman", "runc", "bwrap")
-"""The programs that can put up the container wall, the preferred one first."""
+TIMEOUT_S = 10.0
+"""For one call of one program; on a busy host they take their time."""
+CONTAINER_RUNTIMES = ("runc", "podman", "bwrap")
+"""The programs that can put up the container wall, in the order in which a run tries them."""
 SUBORDINATE = (Path("/etc/subuid"), Path("/etc/subgid"))
 PODMAN_ADVICE = "apt install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"
 """What a user needs for containers whose user is another one."""
 RUNC_ADVICE = "it needs root here: without, only its own root could be mapped, and user 65532 of the container not"
-FIRMWARE = (
-    "/usr/share/OVMF/OVMF_CODE_4M.fd",
-    "/usr/share/OVMF/OVMF_CODE.fd",
-    "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
-    "/usr/share/edk2/ovmf/OVMF_CODE.fd",
-    "/usr/share/qemu/ovmf-x86_64-code.bin",
-)
-"""Where distributions put OVMF, the UEFI firmware of a virtual machine."""
 
 
 class Program(NamedTuple):
@@ -102,7 +95,7 @@ def look(program: Program) -> Finding:
 
 def firmware() -> Finding:
     """OVMF, where a distribution puts it."""
-    places = [path for path in FIRMWARE if Path(path).is_file()]
+    places = [str(code) for code, settings in FIRMWARE if code.is_file() and settings.is_file()]
     if places:
         return ok("ovmf", "OVMF", places[0], ("vm",))
     return missing("ovmf", "OVMF", "no firmware", ("vm",), "It boots and measures the VM: apt install ovmf")
