@@ -34,7 +34,7 @@ from attest import canonical, conclusions, determinism, eventlog, hardware, job,
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
 from attest.eventlog import EventLog
-from attest.hardware import END, START, Run
+from attest.hardware import Run
 from attest.job import Job
 from attest.manifest import ExecutionManifest
 from attest.reference import ReferenceValues
@@ -61,6 +61,7 @@ INTENT = "evidence/intent.json"
 DISCLOSURE = "evidence/disclosure.json"
 ENGINE = "evidence/engine-record.json"
 TRUST = "trust/trusted_root.json"
+START, END = hardware.START, hardware.END
 FILES = (DISCLOSURE, ENGINE, INTENT, JOB, LOCK, BOOT, SEAL, RESULTS, TRANSCRIPT, TRUST)
 """Every file of a bundle but the signature. A bundle has all of them."""
 MACHINE = (START, END)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from appliance.enclave import measured
 from appliance.enclave.tpm_device import Tpm
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.protocol import Enrolment, Intent, Register
-from attest import canonical, eventlog, evidence, reference, verify
+from attest import canonical, conclusions, eventlog, evidence, hardware, policy, reference, verify
 from attest.cli import read_bundle
 from attest.digest import digest_of, sha256
 from attest.errors import VerificationError, VitrineError
@@ -79,6 +80,55 @@ def test_evidence_raises_the_assurance_and_says_what_it_does_not_prove(quoted: Q
     without = quoted.verify(quoted.files())
     assert without.machine is None
     assert any("give its reference values" in line for line in without.not_proven)
+
+
+UNVOUCHED = b"""
+[hardware]
+[hardware.tpm]
+kinds = ["unknown"]
+unsafe_skipped = true
+secure_boot = false
+"""
+
+
+def test_a_policy_on_hardware_is_applied_to_start_and_end(quoted: Quoted, made: Made) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    accepted = quoted.verify(quoted.files(), policy=policy.read(UNVOUCHED), now=now)
+    assert accepted.assurance == ("signed", "measured", "quoted (software TPM)")
+    assert [one.status for one in accepted.appraisals] == ["warning", "warning"]
+    assert any("Nobody vouches" in line for line in accepted.not_proven)
+    refused = [
+        (b"[hardware.tpm]\nsecure_boot = false", "appraisal/tpm.kind"),
+        (UNVOUCHED.replace(b"unsafe_skipped = true", b""), "appraisal/tpm.skipped"),
+        (UNVOUCHED.replace(b"[hardware]", b"[hardware]\nrequire = ['tdx']"), "appraisal/hardware.required"),
+        (b"[hardware.nitro]\nunsafe_any_measurement = true", "appraisal/hardware.platform"),
+        (b"assurance = 'confidential'" + UNVOUCHED, "policy/assurance"),
+    ]
+    for text, code in refused:
+        with pytest.raises(VerificationError, match=code):
+            quoted.verify(quoted.files(), policy=policy.read(text), now=now)
+    with pytest.raises(TypeError):
+        quoted.verify(quoted.files(), policy=policy.read(UNVOUCHED))
+    # A policy on hardware refuses a bundle that has no evidence, also where it names no platform that has to be there.
+    with pytest.raises(VerificationError, match="evidence/missing"):
+        verify.verify(read_bundle(made.bundle), made.trusted_root, policy=policy.read(UNVOUCHED), now=now)
+
+
+def test_start_and_end_have_to_be_of_one_machine_and_a_debugged_one_is_not_confidential(quoted: Quoted) -> None:
+    found = quoted.verify(quoted.files(), policy=policy.read(UNVOUCHED), now=datetime(2026, 1, 1, tzinfo=UTC))
+    start, end = found.appraisals
+    hardware.check_same(start, end)
+    (claims,) = end.claims["tpm"]
+    for change in ({"key": "00"}, {"resets": 99}, {"restarts": 99}):
+        other = replace(end, claims={"tpm": (claims.model_copy(update=change),)})  # type: ignore[attr-defined]
+        with pytest.raises(VerificationError, match="evidence/machine"):
+            hardware.check_same(start, other)
+    with pytest.raises(VerificationError, match="evidence/machine"):
+        hardware.check_same(start, replace(end, claims={}))
+    for debug, reached in ((False, True), (True, False)):
+        # Whose claims they are does not matter to the ladder, but which platform's.
+        guest = replace(end, claims={"sev-snp": (claims.model_copy(update={"debug": debug}),)})  # type: ignore[attr-defined]
+        assert ("confidential" in conclusions.ladder(found.manifest, (guest, guest))) is reached
 
 
 def test_a_bundle_without_evidence_is_no_machine(made: Made, quoted: Quoted) -> None:
@@ -306,7 +356,7 @@ def test_a_run_is_registered_when_its_evidence_holds(quoted: Quoted) -> None:
         return Desk(quoted.made.lab, expected)
 
     other = quoted.values.model_copy(update={"registers": quoted.values.registers | {"4": "0" * 64}})
-    refused = [
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"challenge": "00" * 32}, "evidence/challenge"),
         ({"values": other}, "reference/registers"),
         ({"before": "00" * 32}, "evidence/before"),
