@@ -22,6 +22,7 @@ from appliance.engine import recipe as recipes
 from appliance.image.cli import app as image_app
 from appliance.notary import hold
 from appliance.notary import lab as labs
+from appliance.notary.log_cli import app as log_app
 from appliance.progress import Reporter
 from appliance.relay import WorkerFailure
 from appliance.seal.plan import Kind, plan_for
@@ -41,6 +42,7 @@ app = typer.Typer(
 engine_app = typer.Typer(help="Build and show the pinned llama.cpp engine.", no_args_is_help=True)
 app.add_typer(engine_app, name="engine")
 app.add_typer(image_app, name="image")
+app.add_typer(log_app, name="log")
 
 DEFAULT_LAB = Path("lab")
 MACHINE = Path("build/vm")

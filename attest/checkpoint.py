@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cryptography.exceptions import InvalidSignature
@@ -108,7 +108,12 @@ def checkpoint_text(origin: str, size: int, root: bytes) -> str:
 
 def sign_note(text: str, name: str, hint: bytes, signature: bytes) -> str:
     """The note of a text and one signature over it."""
-    return f"{text}\n\u2014 {name} {b64encode(hint + signature)}\n"
+    return f"{text}\n{line(NoteSignature(name, hint, signature))}"
+
+
+def line(signature: NoteSignature) -> str:
+    """A signature's line in a note."""
+    return f"\u2014 {signature.name} {b64encode(signature.hint + signature.signature)}\n"
 
 
 def parse_note(note: str) -> Note:
@@ -166,6 +171,21 @@ def check_checkpoint(note: str, log: TrustedLog) -> Checkpoint:
         raise refuse("checkpoint-key", note_hint(log.name, key).hex(), signatures[0].hint.hex())
     verify(key, signatures[0].signature, checkpoint.note.text.encode(), "checkpoint-signature")
     return checkpoint
+
+
+def check_cosigned(note: str, logs: Sequence[TrustedLog]) -> Checkpoint:
+    """The checkpoint in `note`, signed by the one of `logs` that it names; lines of other signers are not looked at.
+
+    Raises `VerificationError`, `MalformedInput`.
+    """
+    claimed = parse_checkpoint(note)
+    log = next((log for log in logs if log.origin == claimed.origin), None)
+    if log is None:
+        raise refuse("log-id", "a log that the trust root names", claimed.origin)
+    own = [line(one) for one in claimed.note.signatures if one.name == log.name]
+    if not own:
+        raise refuse("checkpoint-signer", f"a signature by {log.name}", "none")
+    return replace(check_checkpoint(f"{claimed.note.text}\n{''.join(own)}", log), note=claimed.note)
 
 
 def check_consistency(old: Checkpoint, new: Checkpoint, proof: Sequence[bytes]) -> None:

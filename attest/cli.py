@@ -14,6 +14,7 @@ from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
 from attest.errors import MalformedInput
 from attest.files import read_file
+from attest.ledger_cli import consistency_command, ledger_command
 from attest.manifest import ExecutionManifest
 from attest.verify import Verified
 
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 app.add_typer(capsule_app, name="capsule")
 app.command("appraise")(appraise_command)
+app.command("ledger")(ledger_command)
+app.command("consistency")(consistency_command)
 MAX_ENTRIES = 64
 
 BundleArgument = Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]

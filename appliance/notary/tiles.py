@@ -27,21 +27,10 @@ from appliance.notary import files
 from attest import merkle
 from attest.checkpoint import Checkpoint, TrustedLog, check_checkpoint, checkpoint_text, note_hint, sign_note
 from attest.errors import MalformedInput, VerificationError
+from attest.tiles import CHECKPOINT, HEIGHT, MAX_CHECKPOINT_BYTES, MAX_LEAF_BYTES, WIDTH, split, tile_path
 
 LAYER = "notary"
-WIDTH = 256
-HEIGHT = 8
-MAX_LEAF_BYTES = 0xFFFF
-MAX_CHECKPOINT_BYTES = 16384
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def tile_path(level: int | str, index: int, width: int = WIDTH) -> str:
-    """The path of tile `index` of a level (`entries` for leaves), relative to the log's directory."""
-    parts = [f"{index % 1000:03d}"]
-    while index := index // 1000:
-        parts.append(f"x{index % 1000:03d}")
-    return f"tile/{level}/{'/'.join(reversed(parts))}" + ("" if width == WIDTH else f".p/{width}")
 
 
 class TileLog:
@@ -138,7 +127,7 @@ class TileLog:
 
     def _read_note(self) -> str:
         try:
-            return files.read_bounded(self._directory / "checkpoint", MAX_CHECKPOINT_BYTES).decode("utf-8")
+            return files.read_bounded(self._directory / CHECKPOINT, MAX_CHECKPOINT_BYTES).decode("utf-8")
         except FileNotFoundError:
             raise _damaged("checkpoint", "a signed checkpoint", "none") from None
         except UnicodeDecodeError:
@@ -163,7 +152,11 @@ class TileLog:
             first = index * WIDTH
             width = min(WIDTH, end - first)
             path = tile_path("entries", index, width)
-            tile = list(_split(self._read(path, WIDTH * (2 + MAX_LEAF_BYTES)), path))
+            data = self._read(path, WIDTH * (2 + MAX_LEAF_BYTES))
+            try:
+                tile = list(split(data))
+            except MalformedInput:
+                raise _damaged("entries", f"whole leaves in {path}", "a torn one") from None
             if len(tile) != width:
                 raise _damaged("entries", f"{width} leaves in {path}", len(tile))
             for position, leaf in enumerate(tile, first):
@@ -210,7 +203,7 @@ class TileLog:
         text = checkpoint_text(self.identity.origin, len(self._tree), self._tree.root())
         hint = note_hint(self.identity.name, self._key.public_key())
         note = sign_note(text, self.identity.name, hint, self.sign(text.encode()))
-        files.write_file(self._directory / "checkpoint", note.encode())
+        files.write_file(self._directory / CHECKPOINT, note.encode())
         self._note = note
 
     def _prune(self) -> None:
@@ -227,17 +220,6 @@ class TileLog:
                     if width == WIDTH:
                         beside.rmdir()
             level, count = level + 1, count >> HEIGHT
-
-
-def _split(data: bytes, path: str) -> Iterator[bytes]:
-    offset = 0
-    while offset < len(data):
-        length = int.from_bytes(data[offset : offset + 2], "big")
-        leaf = data[offset + 2 : offset + 2 + length]
-        if len(leaf) != length or offset + 2 > len(data):
-            raise _damaged("entries", f"whole leaves in {path}", "a torn one")
-        yield leaf
-        offset += 2 + length
 
 
 def _damaged(code: str, expected: object, found: object) -> VerificationError:

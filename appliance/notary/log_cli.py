@@ -1,0 +1,66 @@
+"""`appliance log`: hand out the lab's transparency log. No key is needed, nothing is signed and nothing is changed."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance.notary import files
+from attest import console, trust
+from attest.errors import EnvironmentProblem
+from attest.ledger_cli import read_copy
+from attest.tiles import CHECKPOINT, LogCopy
+
+app = typer.Typer(help="Hand out the lab's transparency log to auditors.", no_args_is_help=True)
+LOCK = "lock"
+
+LabOption = Annotated[Path, typer.Option(help="The lab's folder.")]
+OutOption = Annotated[Path, typer.Option(help="Where to; must not exist.")]
+
+
+@app.command("copy")
+def copy_command(out: OutOption, lab: LabOption = Path("lab")) -> None:
+    """Copy the whole log for auditors: checkpoint, entries, hashes. It holds no secret; see `attest ledger`.
+
+    Example:
+
+        appliance log copy --lab lab --out lab-log
+    """
+    if out.exists():
+        raise EnvironmentProblem(f"{out} exists already: name another folder with --out")
+    beside = out.with_name(f".{out.name}.{secrets.token_hex(8)}")
+    try:
+        with files.exclusive(lab / "log" / LOCK):
+            shutil.copytree(lab / "log", beside, ignore=shutil.ignore_patterns(LOCK, ".*"))
+        beside.chmod(0o755)
+        copy = _read(lab, beside)
+        beside.rename(out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    console.OUT.print(f"{out}: {len(copy.leaves)} entries of {copy.checkpoint.origin}")
+
+
+@app.command("checkpoint")
+def checkpoint_command(out: OutOption, lab: LabOption = Path("lab")) -> None:
+    """Write the log's checkpoint to a file: whoever keeps it can tell later that the log was put back or forked.
+
+    Example:
+
+        appliance log checkpoint --lab lab --out lab.checkpoint
+    """
+    with files.exclusive(lab / "log" / LOCK):
+        copy = _read(lab, lab / "log")
+        note = files.read_bounded(lab / "log" / CHECKPOINT, 1 << 14)
+    files.write_file(out, note, exclusive=True)
+    console.OUT.print(f"{out}: {len(copy.leaves)} entries of {copy.checkpoint.origin}")
+
+
+def _read(lab: Path, log: Path) -> LogCopy:
+    """The log, verified whole as an auditor would."""
+    root = files.read_bounded(lab / "public" / "trusted_root.json", trust.MAX_TRUST_BYTES)
+    return read_copy(log, trust.read(root).logs)
