@@ -30,7 +30,17 @@ from appliance.notary.lab import Lab
 from attest import verify
 from attest.errors import MalformedInput, VerificationError, VitrineError
 from tests.conftest import ROOT, quiet
-from tests.integration.test_container import RUNTIMES, bubblewrap, files, image, installed, left, mounts, runtime
+from tests.integration.test_container import (
+    RUNTIMES,
+    bubblewrap,
+    files,
+    image,
+    installed,
+    left,
+    mounts,
+    runtime,
+    settled,
+)
 
 __all__ = ["bubblewrap", "files", "image", "runtime"]
 
@@ -179,7 +189,7 @@ def test_what_is_no_file_of_a_bundle_is_thrown_away(
     found = {str(path.relative_to(outcome.bundle)) for path in outcome.bundle.rglob("*") if not path.is_dir()}
     assert found == set(delivery.NAMES) - set(verify.MACHINE)
     assert left(outcome.bundle) == []
-    assert mounts() == before
+    assert settled(before)
     data = {name: (outcome.bundle / name).read_bytes() for name in found}
     assert verify.verify(data, lab.trusted_root).manifest.wall == "container"
 
@@ -248,7 +258,7 @@ def test_no_container_outlives_a_controller_that_is_killed(
         os.kill(controller.pid, signal.SIGKILL)
         assert controller.wait(10) == -signal.SIGKILL
         wait_for(lambda: not stubborn(mark), 30)
-        wait_for(lambda: mounts() == before, 30)
+        assert settled(before)
     finally:
         controller.kill()
         controller.wait()
