@@ -96,7 +96,9 @@ def runs(pid: int) -> bool:
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_machine_ends_with_its_controller(end: signal.Signals, image: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from appliance.enclave import vm\n"
+        # A shell that starts tests in the background has SIGINT ignored, and a child inherits that.
+        "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path; from appliance.enclave import vm\n"
         "with vm.booted(vm.plan(Path(sys.argv[1]), kvm=False)):\n"
         "    print('up', flush=True); time.sleep(300)\n"
     )
