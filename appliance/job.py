@@ -87,14 +87,22 @@ def load_suites(loaded: LoadedJob, data: tuple[Path, ...] = ()) -> list[LoadedSu
         path = locate(entry.path, loaded.folder)
         suite = parse(Suite, _read(path), f"suite {path.name}")
         suites.append(LoadedSuite(suite, path, _find(suite, path.parent, data)))
+        roles = {"target", *(role for role in ("attacker", "judge") if getattr(entry, role) is not None)}
+        if suites[-1].suite.needs != roles:
+            raise MalformedInput(
+                "job",
+                f"suite {suites[-1].suite.name!r} needs models for {sorted(suites[-1].suite.needs)}, "
+                f"and the job names {sorted(roles)}",
+            )
     names = [item.suite.name for item in suites]
     if len(set(names)) != len(names):
         raise MalformedInput("job", f"expected suites of different names, found {names}")
+    models = [model.id for model in loaded.job.models]
     for claim in loaded.job.claims:
         entries = [
             entry for entry, item in zip(loaded.job.suites, suites, strict=True) if item.suite.name == claim.suite
         ]
-        if any(entry.models is not None and claim.model not in entry.models for entry in entries):
+        if any(claim.model not in entry.targets(models) for entry in entries):
             raise MalformedInput(
                 "job", f"a claim is about suite {claim.suite!r} on {claim.model!r}, where it is not run"
             )

@@ -206,8 +206,7 @@ def _eval_config(
         "suites": [
             {
                 "suite": item.suite.model_dump(mode="json", exclude_none=True),
-                "limit": entry.limit,
-                "models": list(entry.models) if entry.models is not None else None,
+                "entry": entry.model_dump(mode="json", exclude_none=True),
             }
             for item, entry in zip(suites, job.suites, strict=True)
         ],

@@ -6,6 +6,7 @@ the claims that the run is to test.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -40,7 +41,16 @@ class JobSuite(Model):
     limit: int | None = Field(default=None, ge=1)
     """Run the first `limit` rows only."""
     models: tuple[Name, ...] | None = Field(default=None, min_length=1)
-    """The models it is run on; all of them when absent."""
+    """The models under test; when absent, all of the job but those that are this suite's attacker or judge."""
+    attacker: Name | None = None
+    """The model that writes the attacks, for suites whose strategy needs one."""
+    judge: Name | None = None
+    """The model that grades, for suites with a scorer `judge`."""
+
+    def targets(self, models: Iterable[str]) -> tuple[str, ...]:
+        """Which of the job's `models` are under test here, in the job's order."""
+        others = {self.attacker, self.judge}
+        return tuple(name for name in models if (name in self.models if self.models else name not in others))
 
 
 class Sampling(Model):
@@ -142,11 +152,15 @@ class Job(Model):
         ids = [model.id for model in self.models]
         if len(set(ids)) != len(ids):
             raise ValueError(f"model ids must be unique, found {ids}")
-        used = {name for suite in self.suites for name in suite.models or ()} | {claim.model for claim in self.claims}
+        used = {name for suite in self.suites for name in (*(suite.models or ()), suite.attacker, suite.judge) if name}
+        used |= {claim.model for claim in self.claims}
         if unknown := sorted(used - set(ids)):
             raise ValueError(f"models {unknown} are named, but not listed under models")
         if len({suite.path for suite in self.suites}) != len(self.suites):
             raise ValueError("a suite is listed twice")
+        for suite in self.suites:
+            if not suite.targets(ids):
+                raise ValueError(f"suite {suite.path!r} has no model under test: name one under its models")
         return self
 
 

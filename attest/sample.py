@@ -13,6 +13,8 @@ from attest.job import Fraction, Name
 StopReason = Literal["eos", "length", "stop", "context"]
 LogProbability = Annotated[str, StringConstraints(pattern=r"^(0\.0{6}|-[0-9]{1,12}\.[0-9]{6})$")]
 """A log-probability in nats, a decimal string with six places; never above zero."""
+Role = Literal["target", "attacker", "judge"]
+"""What a model is to a sample: the one under test, the one that writes the attacks, the one that grades."""
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 """A token id."""
 
@@ -69,8 +71,77 @@ class SampleError(Model):
     """For people."""
 
 
+class Turn(Model):
+    """One thing that was asked of one model in the course of a sample, and what came back."""
+
+    kind: Literal["turn"] = "turn"
+    """Which event this is."""
+    role: Role
+    """What the model was to the sample."""
+    model: Name
+    """The model that was asked."""
+    label: str = Field(default="", max_length=200)
+    """What it was for, in the words of the solver: an attack's technique, the scorer that asked the judge."""
+    messages: tuple[Message, ...]
+    """The conversation that was put to the model."""
+    prompt_tokens: tuple[Token, ...] = ()
+    """The prompt as the model saw it."""
+    generation: Generation | None = None
+    """What it generated."""
+    choices: tuple[Choice, ...] | None = None
+    """What it was asked to weigh."""
+    error: SampleError | None = None
+    """Why it gave no answer."""
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> Turn:
+        if [self.generation, self.choices, self.error].count(None) != 2:
+            raise ValueError("a turn has a generation, choices or an error, and one of them")
+        return self
+
+
+class ToolCall(Model):
+    """One call of a tool, and what the tool said."""
+
+    kind: Literal["tool"] = "tool"
+    """Which event this is."""
+    name: str = Field(max_length=200)
+    """The tool, as the model named it."""
+    arguments: str
+    """Its arguments, as the model wrote them."""
+    result: str
+    """What it answered, or what was wrong with the call."""
+    failed: bool = False
+    """Whether the call was refused or failed."""
+
+
+Event = Annotated[Turn | ToolCall, Field(discriminator="kind")]
+"""Something that happened in the course of a sample."""
+
+
+class Attack(Model):
+    """What an attack on the target came to."""
+
+    strategy: Name
+    """Who attacked."""
+    queries: int = Field(ge=0)
+    """How often the target was asked."""
+    first_success: int | None = Field(default=None, ge=1)
+    """The number of the first query that succeeded, from 1; none did when absent."""
+
+    @model_validator(mode="after")
+    def _success_was_asked_for(self) -> Attack:
+        if self.first_success is not None and self.first_success > self.queries:
+            raise ValueError("the first success is one of the queries")
+        return self
+
+
 class SampleRecord(Model):
-    """What a `sample` line of the transcript holds."""
+    """What a `sample` line of the transcript holds.
+
+    A sample of one request has its answer in `generation` or `choices`. One of several has all of them in `events`, in
+    the order in which they were asked, and `decisive` names the one whose answer is scored.
+    """
 
     model: Name
     """The model that was asked."""
@@ -78,8 +149,10 @@ class SampleRecord(Model):
     """The suite that asked."""
     index: int = Field(ge=0)
     """The row's place in the data set, from 0."""
-    id: str = Field(min_length=1, max_length=200)
-    """The row's identifier; unique in the suite."""
+    id: str = Field(min_length=1, max_length=280)
+    """The row's identifier; unique in the suite. Of an attack, `@` and the strategy's name follow it."""
+    category: str | None = Field(default=None, min_length=1, max_length=200)
+    """The row's group, for the tables; of an attack, the strategy."""
     messages: tuple[Message, ...]
     """The conversation that was put to the model."""
     target: str | None = None
@@ -90,6 +163,12 @@ class SampleRecord(Model):
     """What the model generated."""
     choices: tuple[Choice, ...] | None = None
     """What the model was asked to weigh."""
+    events: tuple[Event, ...] = ()
+    """Of a sample of several requests or of tools: everything that happened, in order."""
+    decisive: int | None = Field(default=None, ge=0)
+    """The place in `events` of the target's turn that is scored."""
+    attack: Attack | None = None
+    """What the attack came to, where the sample is one."""
     scores: dict[Name, Fraction] = Field(default_factory=dict)
     """Scorer to score, in [0, 1]."""
     unscored: dict[Name, str] = Field(default_factory=dict)
@@ -103,6 +182,10 @@ class SampleRecord(Model):
             raise ValueError("a failed sample has no scores")
         if set(self.scores) & set(self.unscored):
             raise ValueError("a scorer gave a score and none")
-        if self.error is None and (self.generation is None) == (self.choices is None):
-            raise ValueError("a sample that was run has either a generation or choices")
+        if self.error is None and [self.generation, self.choices, self.decisive].count(None) != 2:
+            raise ValueError("a sample that was run has a generation, choices or a decisive turn, and one of them")
+        if self.decisive is not None:
+            found = self.events[self.decisive] if self.decisive < len(self.events) else None
+            if not isinstance(found, Turn) or found.role != "target" or found.error is not None:
+                raise ValueError("the decisive turn is one that the target answered")
         return self

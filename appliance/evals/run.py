@@ -1,23 +1,18 @@
-"""The eval loop: every task of every suite, put to its model; one record each, in the order of the plan."""
+"""The eval loop: every task of every suite, put to its models; one record each, in the order of the plan."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
-from appliance.evals.prompts import Task
-from appliance.evals.scorers import Unscored, score_choices, score_text
-from appliance.evals.suite import Suite
-from attest import canonical
-from attest.errors import MalformedInput
+from appliance.evals.conversation import Ask, request
+from appliance.evals.plan import Planned
+from appliance.evals.prompts import Templates
+from appliance.evals.sample import Routed, Sample
 from attest.job import Job
-from attest.results import PlannedSuite
-from attest.sample import Choice, Generation, SampleError, SampleRecord
+from attest.sample import SampleRecord
 
 AHEAD = 4
 """How many times as many samples may be under way or finished as a model runs at once: a slow one holds up the order
@@ -34,101 +29,96 @@ class Desk(Protocol):
         """The next reply, whichever it is: route, tag, and what it says. Waits for it."""
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One suite on one model, with its tasks."""
+@dataclass
+class _UnderWay:
+    """A sample that has begun, and its place in the plan."""
 
-    route: int
-    model: str
-    suite: Suite
-    tasks: list[Task]
+    number: int
+    sample: Sample
 
-    @cached_property
-    def grammar(self) -> str | None:
-        """What completions have to follow, in GBNF."""
-        return self.suite.constraint
 
-    def entry(self) -> PlannedSuite:
-        """Its line in the plan."""
-        scorers = tuple(spec.label for spec in self.suite.scorers)
-        return PlannedSuite(model=self.model, suite=self.suite.name, samples=len(self.tasks), scorers=scorers)
+@dataclass
+class _Floor:
+    """Asks on their way to the models and back."""
+
+    job: Job
+    desk: Desk
+    waiting: dict[int, deque[tuple[_UnderWay, int, Ask]]] = field(default_factory=dict)
+    """Route to what its model has no room for yet."""
+    asked: dict[int, tuple[_UnderWay, int]] = field(default_factory=dict)
+    """Tag to the sample that asked, and the ask's place among those of its turn."""
+    running: Counter[int] = field(default_factory=Counter)
+    """Route to the requests that its model has."""
+    tag: int = 0
+
+    @property
+    def most(self) -> int:
+        """Requests that a model has at a time: two for each sample that it runs at once, one to run, one to wait."""
+        return 2 * self.job.numerics.sequences
+
+    def has_room(self, route: int) -> bool:
+        """Whether another sample may begin on the model of `route`."""
+        return self.running[route] + len(self.waiting.get(route, ())) < self.most
+
+    def put(self, sample: _UnderWay, asks: Routed) -> None:
+        """Take what `sample` asks next: routes and asks."""
+        for place, (route, ask) in enumerate(asks):
+            self.waiting.setdefault(route, deque()).append((sample, place, ask))
+        self.send()
+
+    def send(self) -> None:
+        """Hand the models what they have room for."""
+        for route, queue in self.waiting.items():
+            while queue and self.running[route] < self.most:
+                under_way, place, ask = queue.popleft()
+                planned, sample = under_way.sample.planned, under_way.sample
+                self.desk.ask(
+                    route,
+                    self.tag,
+                    request(
+                        ask,
+                        timeout_s=self.job.limits.sample_timeout_s,
+                        sampling=planned.suite.sampling or self.job.sampling,
+                        seed=self.job.seed,
+                        stream=sample.stream(place),
+                    ),
+                )
+                self.asked[self.tag] = (under_way, place)
+                self.running[route] += 1
+                self.tag += 1
+
+    def answered(self) -> tuple[_UnderWay, int, dict[str, Any]]:
+        """The next reply, and who asked for it."""
+        route, tag, reply = self.desk.reply()
+        self.running[route] -= 1
+        return *self.asked.pop(tag), reply
 
 
 def run(job: Job, plan: list[Planned], desk: Desk) -> Iterator[SampleRecord]:
-    """The records, in the order of the plan and of the rows, whatever the order in which the replies come.
-
-    A model has no more requests at a time than two for each sample that it runs at once: one to run, one to wait.
-    """
+    """The records, in the order of the plan and of the rows, whatever the order in which the replies come."""
     tasks = [(planned, task) for planned in plan for task in planned.tasks]
-    most, window = 2 * job.numerics.sequences, AHEAD * job.numerics.sequences
+    window = AHEAD * job.numerics.sequences
     finished: dict[int, SampleRecord] = {}
-    under_way: Counter[int] = Counter()
-    asked = 0
+    templates = {planned.suite.name: Templates(planned.suite.name) for planned in plan}
+    floor, begun = _Floor(job, desk), 0
+
+    def settle(under_way: _UnderWay, asks: Routed) -> None:
+        if under_way.sample.record is not None:
+            finished[under_way.number] = under_way.sample.record
+        else:
+            floor.put(under_way, asks)
+
     for number in range(len(tasks)):
         while number not in finished:
-            # Ask ahead, in order, as far as the models and the window have room.
-            while asked < min(len(tasks), number + window) and under_way[tasks[asked][0].route] < most:
-                planned, task = tasks[asked]
-                desk.ask(planned.route, asked, _request(job, planned, task))
-                under_way[planned.route] += 1
-                asked += 1
-            route, tag, reply = desk.reply()
-            under_way[route] -= 1
-            finished[tag] = _record(*tasks[tag], reply)
+            # Begin samples, in order, as far as the models and the window have room.
+            while begun < min(len(tasks), number + window) and floor.has_room(tasks[begun][0].route):
+                planned, task = tasks[begun]
+                begins = _UnderWay(begun, Sample(job, planned, task, templates[planned.suite.name]))
+                settle(begins, begins.sample.begin())
+                begun += 1
+            if number in finished:
+                break
+            under_way, place, reply = floor.answered()
+            settle(under_way, under_way.sample.answered(place, reply))
+            floor.send()
         yield finished.pop(number)
-
-
-def _request(job: Job, planned: Planned, task: Task) -> dict[str, Any]:
-    suite = planned.suite
-    request: dict[str, Any] = {
-        "messages": [message.model_dump() for message in task.messages],
-        "timeout_s": job.limits.sample_timeout_s,
-    }
-    if task.choices is not None:
-        return request | {"op": "choose", "options": list(task.choices)}
-    return request | {
-        "op": "generate",
-        "sampling": (suite.sampling or job.sampling).model_dump(),
-        "stop": list(suite.stop),
-        "seed": job.seed,
-        "stream": f"{suite.name}/{task.id}",
-        "grammar": planned.grammar,
-    }
-
-
-def _record(planned: Planned, task: Task, reply: dict[str, Any]) -> SampleRecord:
-    common: dict[str, Any] = {
-        "model": planned.model,
-        "suite": planned.suite.name,
-        "index": task.index,
-        "id": task.id,
-        "messages": task.messages,
-        "target": task.target,
-    }
-    try:
-        if "error" in reply:
-            return SampleRecord(**common, error=SampleError.model_validate(reply["error"]))
-        return _scored(planned.suite, task, common, reply)
-    except (MalformedInput, ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
-        code, message = "reply", f"the model worker's reply has not the form it should have: {error}"[:2000]
-        return SampleRecord(**common, error=SampleError(code=code, message=message))
-
-
-def _scored(suite: Suite, task: Task, common: dict[str, Any], reply: dict[str, Any]) -> SampleRecord:
-    if not isinstance(reply["prompt_tokens"], list) or not reply["prompt_tokens"]:
-        raise ValueError("expected the tokens of the prompt, found none")
-    common = common | {"prompt_tokens": tuple(reply["prompt_tokens"])}
-    if task.choices is not None and task.target is not None:
-        choices = tuple(canonical.validate(Choice, choice, "choice") for choice in reply["choices"])
-        if tuple(choice.text for choice in choices) != task.choices:
-            raise ValueError("the options are not those that were asked for, in their order")
-        scores = {spec.label: score_choices(choices, task.target) for spec in suite.scorers}
-        return SampleRecord(**common, choices=choices, scores=scores)
-    generation = canonical.validate(Generation, reply["generation"], "generation")
-    outcome = {spec.label: score_text(spec, generation.text, task.target) for spec in suite.scorers}
-    return SampleRecord(
-        **common,
-        generation=generation,
-        scores={name: value for name, value in outcome.items() if isinstance(value, str)},
-        unscored={name: value.reason for name, value in outcome.items() if isinstance(value, Unscored)},
-    )

@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING
 
-from appliance.evals.suite import ScorerSpec
+if TYPE_CHECKING:
+    from appliance.evals.suite import ScorerSpec
 from attest.sample import Choice
 
 REFUSAL_PREFIXES = (

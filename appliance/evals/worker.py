@@ -7,17 +7,18 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from appliance.evals import dataset, prompts
-from appliance.evals.run import Planned, run
+from appliance.evals import dataset, plan, prompts
+from appliance.evals.plan import Planned
+from appliance.evals.run import run
 from appliance.evals.suite import Suite
 from appliance.frames import Kind
 from appliance.worker import Link, main
 from attest import canonical
 from attest.errors import MalformedInput
-from attest.job import Job
+from attest.job import Job, JobSuite
 from attest.results import tabulate
 
-BULKY: dict[str, Any] = {"messages": (), "prompt_tokens": (), "generation": None, "choices": None}
+BULKY: dict[str, Any] = {"messages": (), "prompt_tokens": (), "generation": None, "choices": None, "events": ()}
 """What the results do not need of a record."""
 
 
@@ -32,14 +33,14 @@ def prepare(_fds: Mapping[str, int]) -> None:
 def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], _prepared: None) -> None:
     """Plan, run, score; the results last."""
     job = canonical.validate(Job, config["job"], "job")
-    plan = make_plan(config, fds)
-    entries = [planned.entry() for planned in plan]
+    planned = make_plan(config, fds)
+    entries = [each.entry() for each in planned]
     link.send_json(Kind.READY, [entry.model_dump(mode="json") for entry in entries])
     link.receive()  # the controller's word to begin
 
     records = []
     with contextlib.suppress(Stopped):
-        for record in run(job, plan, LinkDesk(link)):
+        for record in run(job, planned, LinkDesk(link)):
             link.send(Kind.SAMPLE, canonical.dump_model(record))
             records.append(record.model_copy(update=BULKY))
     link.send(Kind.RESULTS, canonical.dump_model(tabulate(job, entries, records)))
@@ -72,14 +73,10 @@ def make_plan(config: dict[str, Any], fds: Mapping[str, int]) -> list[Planned]:
     suites = []
     for item in config["suites"]:
         suite = canonical.validate(Suite, item["suite"], "suite")
+        entry = canonical.validate(JobSuite, item["entry"], "suite entry")
         rows = dataset.read(_read(fds[suite.name]), suite.dataset)
-        suites.append((suite, prompts.tasks(suite, rows, item["limit"]), item["models"]))
-    return [
-        Planned(route, model, suite, tasks)
-        for route, model in enumerate(config["models"])
-        for suite, tasks, wanted in suites
-        if wanted is None or model in wanted
-    ]
+        suites.append((entry, suite, prompts.tasks(suite, rows, entry.limit)))
+    return plan.make(config["models"], suites)
 
 
 def _read(fd: int) -> bytes:

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from appliance.evals import prompts
-from appliance.evals.run import AHEAD, Planned, run
+from appliance.evals.plan import Planned
+from appliance.evals.run import AHEAD, run
 from appliance.evals.suite import Suite
 from attest import canonical
 from attest.canonical import MAX_INTEGER
@@ -65,7 +66,7 @@ CHOOSE = suite(
 
 
 def planned(spec: Suite, rows: list[dict[str, Any]] = ROWS[:1], route: int = 0, model: str = "m") -> Planned:
-    return Planned(route, model, spec, prompts.tasks(spec, rows, None))
+    return Planned({"target": (route, model)}, spec, prompts.tasks(spec, rows, None))
 
 
 class Desk:

@@ -1,0 +1,80 @@
+"""The interface of attack strategies: propose, observe, and stop by proposing nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import Field
+
+from attest.canonical import Model
+from attest.job import Name, Sampling
+from attest.sample import Message
+
+MAX_QUERIES = 1000
+
+if TYPE_CHECKING:
+    from appliance.evals.conversation import Answer, Steps
+    from appliance.evals.scene import Scene
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One query to the target."""
+
+    messages: tuple[Message, ...]
+    """The whole conversation."""
+    label: str = ""
+    """The technique, for the record."""
+    sampling: Sampling | None = None
+    """How the reply is drawn; as the suite or the job says when absent."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of a query."""
+
+    proposal: Proposal
+    """The query."""
+    answer: Answer
+    """The reply, or why there is none."""
+    score: str | None
+    """What the suite's `success` scorer gave it, a decimal string in [0, 1]; absent when it gave none."""
+    success: bool
+    """Whether that is a success."""
+
+
+class Strategy(Protocol):
+    """One attack on one row. While it proposes it may ask the attacker and the judge, and never the target."""
+
+    def propose(self) -> Steps[Sequence[Proposal]]:
+        """What to ask the target next, in order; these may run side by side. Nothing: the strategy stops."""
+
+    def observe(self, seen: Sequence[Seen]) -> None:
+        """Take note of what came of the proposals."""
+
+
+class Spec(Model):
+    """What the settings of all strategies have."""
+
+    strategy: str
+    """Which strategy."""
+    name: Name | None = None
+    """How the tables name it; the strategy's own name when absent."""
+    queries: int | None = Field(default=None, ge=1, le=MAX_QUERIES)
+    """Queries to the target at most, in place of the suite's."""
+
+    @property
+    def label(self) -> str:
+        """The name that tables carry."""
+        return self.name or self.strategy
+
+    @property
+    def needs_attacker(self) -> bool:
+        """Whether it asks an attacker."""
+        return False
+
+    def make(self, scene: Scene) -> Strategy:
+        """The strategy for one row."""
+        raise NotImplementedError

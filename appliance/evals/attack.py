@@ -1,0 +1,71 @@
+"""Attacks: a strategy proposes, the target is asked, the reply is graded, until one succeeds or the budget is out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from appliance.evals.agents.strategy import Proposal, Seen, Strategy
+from appliance.evals.conversation import Answer, Outcome, Steps
+from appliance.evals.grading import Scores, grade_all
+from appliance.evals.scene import Scene
+from attest import metrics
+from attest.sample import Attack, SampleError
+
+
+def attack(scene: Scene) -> Steps[Outcome]:
+    """One strategy on one row. The turn that counts is the first success, else the one of the highest score.
+
+    A query that the target could not answer counts against the budget; a sample without any answer has failed.
+    """
+    setting, spec = scene.suite.attack, scene.task.strategy
+    if setting is None or spec is None:
+        raise RuntimeError("an attack needs its settings, and a task its strategy")
+    strategy: Strategy = spec.make(scene)
+    budget = spec.queries or setting.queries
+    tried: list[_Tried] = []
+    while len(tried) < budget and not any(each.seen.success for each in tried):
+        proposals = (yield from strategy.propose())[: budget - len(tried)]
+        if not proposals:
+            break
+        new = yield from _query(scene, proposals)
+        tried += new
+        strategy.observe([each.seen for each in new])
+    first = next((number for number, each in enumerate(tried, 1) if each.seen.success), None)
+    summary = Attack(strategy=spec.label, queries=len(tried), first_success=first)
+    answered = [each for each in tried if each.seen.answer.error is None]
+    if not answered:
+        none = SampleError(code="no-query", message=f"strategy {spec.label} had nothing to ask")
+        return Outcome(None, attack=summary, error=tried[0].seen.answer.error if tried else none)
+    # Of equal ones it is the first.
+    best = max(answered, key=lambda each: (each.seen.success, Fraction(each.seen.score or 0)))
+    return Outcome(best.place, best.scores, attack=summary)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A query, its place in the history, and all that the scorers say of it."""
+
+    place: int
+    scores: Scores
+    seen: Seen
+
+
+def _query(scene: Scene, proposals: Sequence[Proposal]) -> Steps[list[_Tried]]:
+    answers = yield [scene.ask(each.messages, label=each.label, sampling=each.sampling) for each in proposals]
+    begin = len(scene.history.events) - len(answers)
+    tried = []
+    for number, (proposal, answer) in enumerate(zip(proposals, answers, strict=True)):
+        scores = {} if answer.error else (yield from grade_all(scene, answer))
+        tried.append(_Tried(begin + number, scores, _seen(scene, proposal, answer, scores)))
+    return tried
+
+
+def _seen(scene: Scene, proposal: Proposal, answer: Answer, scores: Scores) -> Seen:
+    assert scene.suite.attack is not None
+    success = scene.suite.attack.success
+    score = scores.get(success.scorer)
+    if not isinstance(score, str):
+        return Seen(proposal, answer, None, success=False)
+    return Seen(proposal, answer, score, success=metrics.compare(score, success.comparator, success.threshold))

@@ -1,0 +1,123 @@
+"""What a sample is while it runs: a conversation of asks and answers, written as a generator.
+
+A solver yields one or more asks at a time, which may run side by side, and is sent their answers in the same order.
+It never sees a model, a clock or another sample, so that what it does is a function of the row and of the answers, and
+under the exact numerics contract every run of it is the same. What it returns names the answer that counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from appliance.evals.scorers import Unscored
+from attest.job import Sampling
+from attest.sample import Attack, Choice, Event, Generation, Message, Role, SampleError, ToolCall, Turn
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request to one model."""
+
+    messages: tuple[Message, ...]
+    """The conversation so far."""
+    role: Role = "target"
+    """Which model."""
+    label: str = ""
+    """What it is for, for the record."""
+    options: tuple[str, ...] | None = None
+    """Weigh these instead of generating."""
+    sampling: Sampling | None = None
+    """How tokens are drawn; as the suite or the job says when absent."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the completion."""
+    grammar: str | None = None
+    """What the completion has to follow, in GBNF."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: a generation, the options' likelihoods, or the reason for neither."""
+
+    prompt_tokens: tuple[int, ...] = ()
+    generation: Generation | None = None
+    choices: tuple[Choice, ...] | None = None
+    error: SampleError | None = None
+
+    @property
+    def text(self) -> str:
+        """The completion; empty where there is none."""
+        return self.generation.text if self.generation else ""
+
+
+Steps = Generator[Sequence[Ask], Sequence[Answer], T]
+"""Yields asks, is sent their answers, returns a `T`."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a solver returns."""
+
+    decisive: int | None
+    """The place in the history of the target's turn that counts; none when nothing could be asked."""
+    scores: Mapping[str, str | Unscored] = field(default_factory=dict)
+    """Scorer to score, or to the reason for none."""
+    attack: Attack | None = None
+    """What an attack came to."""
+    error: SampleError | None = None
+    """Why the sample failed; then there are no scores."""
+
+
+class History:
+    """What happened in one sample so far, in the order in which it was asked."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def turn(self, ask: Ask, answer: Answer, model: str) -> None:
+        """Note a request to `model` that was answered."""
+        self.events.append(
+            Turn(
+                role=ask.role,
+                model=model,
+                label=ask.label,
+                messages=ask.messages,
+                prompt_tokens=answer.prompt_tokens,
+                generation=answer.generation,
+                choices=answer.choices,
+                error=answer.error,
+            )
+        )
+
+    def tool(self, call: ToolCall) -> None:
+        """Note a call of a tool."""
+        self.events.append(call)
+
+    @property
+    def last(self) -> int:
+        """The place of the newest event."""
+        return len(self.events) - 1
+
+
+def ask_one(ask: Ask) -> Steps[Answer]:
+    """Ask one thing."""
+    (answer,) = yield [ask]
+    return answer
+
+
+def request(ask: Ask, *, timeout_s: int, sampling: Sampling, seed: int, stream: str) -> dict[str, Any]:
+    """What a model worker is sent for `ask`; `stream` with `seed` decides every draw."""
+    value: dict[str, Any] = {"messages": [message.model_dump() for message in ask.messages], "timeout_s": timeout_s}
+    if ask.options is not None:
+        return value | {"op": "choose", "options": list(ask.options)}
+    return value | {
+        "op": "generate",
+        "sampling": (ask.sampling or sampling).model_dump(),
+        "stop": list(ask.stop),
+        "seed": seed,
+        "stream": stream,
+        "grammar": ask.grammar,
+    }

@@ -1,0 +1,95 @@
+"""The scorer `judge`: another pinned model grades the reply, held by a grammar to the verdicts that the suite names.
+
+Its conversation is a turn of the sample like any other: recorded, seeded, and the same on every run. A judge that does
+not come to a verdict leaves the sample unscored, with its reason.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from appliance.evals.conversation import Answer, Ask, Steps, ask_one
+from appliance.evals.scorers import Unscored
+from appliance.runtime import schema
+from attest.canonical import Model
+from attest.job import Fraction, Name, Sampling
+from attest.sample import Message
+
+if TYPE_CHECKING:
+    from appliance.evals.scene import Scene
+
+VERDICT_TOKENS = 96
+"""For the verdict and what JSON puts around it."""
+Verdict = Annotated[str, Field(min_length=1, max_length=60)]
+
+
+class Judge(Model):
+    """The judge's settings."""
+
+    scorer: Literal["judge"]
+    """Which scorer."""
+    name: Name | None = None
+    """How results and claims name it; `judge` when absent."""
+    system: str | None = None
+    """Template of the judge's system message, over the row's columns, `request`, `reply` and `target`."""
+    user: str
+    """Template of what the judge is asked."""
+    verdicts: dict[Verdict, Fraction] = Field(min_length=2, max_length=32)
+    """What the judge may say, and the score of each."""
+    reason_chars: int = Field(default=0, ge=0, le=1000)
+    """Let it give a reason of at most so many characters before its verdict, as JSON; 0: it says the verdict alone."""
+
+    @property
+    def label(self) -> str:
+        """The name that results carry."""
+        return self.name or self.scorer
+
+    @property
+    def grammar(self) -> str:
+        """What the judge may say, in GBNF."""
+        if not self.reason_chars:
+            return "root ::= " + " | ".join(json.dumps(verdict, ensure_ascii=False) for verdict in self.verdicts)
+        return schema.to_gbnf(
+            {
+                "type": "object",
+                "properties": {
+                    "reason": {"type": "string", "maxLength": self.reason_chars},
+                    "verdict": {"enum": list(self.verdicts)},
+                },
+                "required": ["reason", "verdict"],
+            }
+        )
+
+
+def judge(scene: Scene, spec: Judge, answer: Answer) -> Steps[str | Unscored]:
+    """The score of the judge's verdict on the target's `answer`, or why there is none. Raises `MalformedInput`."""
+    variables: dict[str, Any] = {
+        **scene.task.row,
+        "request": scene.task.messages[-1].content,
+        "reply": answer.text,
+        "target": scene.task.target,
+    }
+    sources = (("system", spec.system), ("user", spec.user))
+    messages = tuple(
+        Message.model_validate({"role": role, "content": scene.text(f"{spec.label}.{role}", source, variables)})
+        for role, source in sources
+        if source is not None
+    )
+    sampling = Sampling(max_tokens=VERDICT_TOKENS + spec.reason_chars)
+    ask = Ask(messages, role="judge", label=spec.label, sampling=sampling, grammar=spec.grammar)
+    ruling = yield from ask_one(ask)
+    if ruling.error is not None:
+        return Unscored(f"the judge gave no answer: {ruling.error.message}"[:400])
+    verdict = _verdict(ruling.text) if spec.reason_chars else ruling.text
+    return spec.verdicts.get(verdict) or Unscored(f"expected one of {list(spec.verdicts)}, found {ruling.text!r:.200}")
+
+
+def _verdict(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return ""
+    return str(value.get("verdict", "")) if isinstance(value, dict) else ""
