@@ -72,7 +72,8 @@ class LoadedSuite:
 
     suite: Suite
     path: Path
-    dataset: Path
+    datasets: dict[str, Path]
+    """Where its data sets lie, by the name that the lock gives them."""
 
 
 def load(path: Path) -> LoadedJob:
@@ -97,6 +98,9 @@ def load_suites(loaded: LoadedJob, data: tuple[Path, ...] = ()) -> list[LoadedSu
     names = [item.suite.name for item in suites]
     if len(set(names)) != len(names):
         raise MalformedInput("job", f"expected suites of different names, found {names}")
+    files = [name for item in suites for name in item.datasets]
+    if twice := sorted({name for name in files if files.count(name) > 1}):
+        raise MalformedInput("job", f"expected suites whose data sets have names of their own, found {twice} twice")
     models = [model.id for model in loaded.job.models]
     for claim in loaded.job.claims:
         entries = [
@@ -149,16 +153,19 @@ def parse(model: type[M], data: bytes, what: str) -> M:
     return canonical.parse(model, text, what)
 
 
-def _find(suite: Suite, folder: Path, data: tuple[Path, ...]) -> Path:
+def _find(suite: Suite, folder: Path, data: tuple[Path, ...]) -> dict[str, Path]:
+    return {name: _find_one(suite, file.path, folder, data) for name, file in suite.files.items()}
+
+
+def _find_one(suite: Suite, path: str, folder: Path, data: tuple[Path, ...]) -> Path:
     with contextlib.suppress(ValueError, OSError):  # a path with a NUL, or one that is too long
         for root in (folder, *data):
-            if (root / suite.dataset.path).exists():
-                return root / suite.dataset.path
+            if (root / path).exists():
+                return root / path
     places = ", ".join(str(root) for root in (folder, *data))
     raise MalformedInput(
         f"suite {suite.name}",
-        f"expected the data set {suite.dataset.path} in one of: {places}; found it in none. "
-        "Name its folder with --data",
+        f"expected the data set {path} in one of: {places}; found it in none. Name its folder with --data",
     )
 
 

@@ -46,22 +46,24 @@ def make(
     for item in suites:
         name = item.suite.name
         artifacts.append(measure.measure_file("suite", name, item.path, _path(item.path, root)))
-        dataset = measure.measure_file("dataset", name, item.dataset, _path(item.dataset, root), progress)
-        check_dataset(item, dataset.digest)
-        artifacts.append(dataset)
+        for part, file in item.datasets.items():
+            dataset = measure.measure_file("dataset", part, file, _path(file, root), progress)
+            check_dataset(item, part, dataset.digest)
+            artifacts.append(dataset)
     for file in sorted((resources.policy() / "seccomp").glob("*.toml")):
         artifacts.append(measure.measure_file("policy", f"seccomp-{file.stem}", file, _path(file, root)))
     numerics = Numerics(profile=record.profile, engine_recipe=record.recipe_digest)
     return lockfile.write(lockfile.make(numerics, artifacts, version))
 
 
-def check_dataset(item: LoadedSuite, found: str) -> None:
-    """Raises `VerificationError` unless the data set of a suite has the digest that the suite names."""
-    if found != item.suite.dataset.digest:
+def check_dataset(item: LoadedSuite, name: str, found: str) -> None:
+    """Raises `VerificationError` unless the data set `name` of a suite has the digest that the suite says."""
+    expected = item.suite.files[name].digest
+    if found != expected:
         raise VerificationError(
             "suite",
             "dataset",
-            expected=f"{item.dataset} with {item.suite.dataset.digest}, as suite {item.suite.name} says",
+            expected=f"{item.datasets[name]} with {expected}, as suite {item.suite.name} says",
             found=found,
             advice="If this is the data set that the suite means, write this digest into the suite",
         )

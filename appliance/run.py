@@ -184,7 +184,8 @@ def _check_against_job(booted: Booted, loaded: LoadedJob, suites: list[LoadedSui
             "lock", "profile", expected=loaded.job.numerics.profile, found=booted.lock.numerics.profile
         )
     wanted = [("model", model.id) for model in loaded.job.models]
-    wanted += [(kind, item.suite.name) for item in suites for kind in ("suite", "dataset")]
+    wanted += [("suite", item.suite.name) for item in suites]
+    wanted += [("dataset", name) for item in suites for name in item.suite.files]
     pinned = {(artifact.kind, artifact.name) for artifact in booted.lock.artifacts}
     if missing := [f"{kind} {name}" for kind, name in wanted if (kind, name) not in pinned]:
         raise VerificationError("lock", "missing", expected="every model and suite of the job", found=f"no {missing}")
@@ -197,8 +198,9 @@ def _check_against_job(booted: Booted, loaded: LoadedJob, suites: list[LoadedSui
             advice = "Write a new lock for this suite, and have it reviewed"
             found = f"another suite in {item.path}"
             raise VerificationError("lock", "suite", expected="the one that the lock pins", found=found, advice=advice)
-        lock.check_dataset(item, booted.file("dataset", suite.name)[0].digest)
-        measured.append(LoadedSuite(suite, item.path, item.dataset))
+        for name in suite.files:
+            lock.check_dataset(item, name, booted.file("dataset", name)[0].digest)
+        measured.append(LoadedSuite(suite, item.path, item.datasets))
     return measured
 
 

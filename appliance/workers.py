@@ -211,7 +211,7 @@ def _eval_config(
             for item, entry in zip(suites, job.suites, strict=True)
         ],
     }
-    fds = {item.suite.name: booted.file("dataset", item.suite.name)[0].fd for item in suites}
+    fds = {name: booted.file("dataset", name)[0].fd for item in suites for name in item.suite.files}
     return plan_for("eval", memory_bytes=EVAL_MEMORY_BYTES, threads=1), fds, config
 
 

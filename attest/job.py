@@ -40,6 +40,8 @@ class JobSuite(Model):
     """The suite file, relative to the job file; `resource:demo/...` for the embedded ones."""
     limit: int | None = Field(default=None, ge=1)
     """Run the first `limit` rows only."""
+    shuffle: int | None = Field(default=None, ge=0, le=2**53 - 1)
+    """Take the rows in the order that this seed gives, before `limit` cuts; in the file's order when absent."""
     models: tuple[Name, ...] | None = Field(default=None, min_length=1)
     """The models under test; when absent, all of the job but those that are this suite's attacker or judge."""
     attacker: Name | None = None

@@ -151,6 +151,8 @@ class SampleRecord(Model):
     """The row's place in the data set, from 0."""
     id: str = Field(min_length=1, max_length=280)
     """The row's identifier; unique in the suite. Of an attack, `@` and the strategy's name follow it."""
+    epoch: int | None = Field(default=None, ge=1)
+    """Which time the row is asked, from 1, where the suite asks it several times; `#` and the number end the id."""
     category: str | None = Field(default=None, min_length=1, max_length=200)
     """The row's group, for the tables; of an attack, the strategy."""
     messages: tuple[Message, ...]

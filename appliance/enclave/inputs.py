@@ -77,12 +77,13 @@ def find(job: Path, lock: Path | None = None, data: tuple[Path, ...] = (), besid
     found: dict[Path, bool] = {_absolute(job): False}
     for entry, item in zip(loaded.job.suites, suites, strict=True):
         _relative(entry.path, "suite")
-        _relative(item.suite.dataset.path, f"data set of suite {item.suite.name}")
-        next_to_it = item.dataset == item.path.parent / item.suite.dataset.path
         if not entry.path.startswith(RESOURCE):
             found[_absolute(item.path)] = False
-        if not (entry.path.startswith(RESOURCE) and next_to_it):
-            found[_absolute(item.dataset)] = False
+        for name, file in item.suite.files.items():
+            _relative(file.path, f"data set of suite {item.suite.name}")
+            next_to_it = item.datasets[name] == item.path.parent / file.path
+            if not (entry.path.startswith(RESOURCE) and next_to_it):
+                found[_absolute(item.datasets[name])] = False
     used = [_absolute(root) for root in data if any(_is_from(root, item) for item in suites)]
     lock_bytes: bytes | None = None
     if lock is not None:
@@ -158,8 +159,11 @@ def _pinned(lock: Path, data: bytes) -> dict[Path, bool]:
 
 
 def _is_from(root: Path, item: LoadedSuite) -> bool:
-    """Whether a suite's data set was found in the data folder `root`, and not beside the suite."""
-    return item.dataset == root / item.suite.dataset.path and item.dataset != item.path.parent / item.suite.dataset.path
+    """Whether one of a suite's data sets was found in the data folder `root`, and not beside the suite."""
+    return any(
+        item.datasets[name] == root / file.path and item.datasets[name] != item.path.parent / file.path
+        for name, file in item.suite.files.items()
+    )
 
 
 def _relative(path: str, what: str) -> None:

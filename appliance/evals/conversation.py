@@ -36,6 +36,8 @@ class Ask:
     """Strings that end the completion."""
     grammar: str | None = None
     """What the completion has to follow, in GBNF."""
+    raw: bool = False
+    """Without the model's chat template: the one message's text as it is."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def ask_one(ask: Ask) -> Steps[Answer]:
 def request(ask: Ask, *, timeout_s: int, sampling: Sampling, seed: int, stream: str) -> dict[str, Any]:
     """What a model worker is sent for `ask`; `stream` with `seed` decides every draw."""
     value: dict[str, Any] = {"messages": [message.model_dump() for message in ask.messages], "timeout_s": timeout_s}
+    if ask.raw:
+        value["raw"] = True
     if ask.options is not None:
         return value | {"op": "choose", "options": list(ask.options)}
     return value | {

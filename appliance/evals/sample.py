@@ -79,6 +79,7 @@ class Sample:
             "suite": self.planned.suite.name,
             "index": task.index,
             "id": task.id,
+            "epoch": task.epoch,
             "category": task.category,
             "messages": task.messages,
             "target": task.target,

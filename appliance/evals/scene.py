@@ -33,7 +33,14 @@ class Scene:
 
     def ask(self, messages: Sequence[Message], *, label: str = "", sampling: Sampling | None = None) -> Ask:
         """An ask of the target, as the suite says."""
-        return Ask(tuple(messages), label=label, sampling=sampling, stop=self.suite.stop, grammar=self.grammar)
+        return Ask(
+            tuple(messages),
+            label=label,
+            sampling=sampling,
+            stop=self.suite.stop,
+            grammar=self.grammar,
+            raw=self.suite.prompt.raw,
+        )
 
     def text(self, part: str, source: str, variables: Mapping[str, Any]) -> str:
         """The template `source` of the suite's field `part`, filled in. Raises `MalformedInput`."""

@@ -13,7 +13,7 @@ def solve(scene: Scene) -> Steps[Outcome]:
     if scene.suite.solver == "generate":
         return plain(scene, scene.ask(scene.task.messages))
     if scene.suite.solver == "choose":
-        return plain(scene, Ask(scene.task.messages, options=scene.task.choices))
+        return plain(scene, Ask(scene.task.messages, options=scene.task.choices, raw=scene.suite.prompt.raw))
     return attack(scene)
 
 

@@ -8,26 +8,17 @@ from pydantic import Field, model_validator
 
 from appliance.evals.agents import StrategySpec
 from appliance.evals.agents.strategy import MAX_QUERIES
+from appliance.evals.dataset import Dataset
 from appliance.evals.judge import Judge
 from appliance.runtime import gbnf, schema
 from attest.canonical import Model
-from attest.digest import Digest
 from attest.job import Comparator, Fraction, Name, Sampling
 from attest.sample import Role
 
+Datasets = Dataset | Annotated[tuple[Dataset, ...], Field(min_length=1, max_length=256)]
+"""One file, or several of the same columns."""
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 """A text that is not empty: an empty one is in every reply."""
-
-
-class Dataset(Model):
-    """The rows."""
-
-    path: str = Field(min_length=1, max_length=400)
-    """The file, relative to the suite file, or to one of the data folders that the command names."""
-    digest: Digest
-    """Its digest. A file with another one is refused."""
-    format: Literal["csv", "jsonl"]
-    """`csv`: comma-separated, first line names the columns (RFC 4180). `jsonl`: one JSON object a line."""
 
 
 class Columns(Model):
@@ -40,7 +31,8 @@ class Columns(Model):
     category: str | None = None
     """The row's group, for the tables by category."""
     choices: str | tuple[str, ...] | None = None
-    """The options: the name of a column that holds a list, or one template an option."""
+    """The options: the name of a column that holds a list of texts, or an object whose keys they are; or one template
+    an option."""
 
 
 class Prompt(Model):
@@ -48,8 +40,37 @@ class Prompt(Model):
 
     system: str | None = None
     """The system message."""
-    user: str
+    user: str | None = None
     """The user's message."""
+    messages: str | None = Field(default=None, max_length=200)
+    """In place of `user`: the column that holds the conversation, a list of `role` and `content`, or one text."""
+    raw: bool = False
+    """Put the user's text to the model as it is, without the model's chat template: for base models, and to compare
+    with harnesses that do so."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Prompt:
+        if (self.user is None) == (self.messages is None):
+            raise ValueError("expected a prompt with user or messages, and one of them")
+        if self.raw and (self.system is not None or self.messages is not None):
+            raise ValueError("a raw prompt is the user's text alone: it takes no system and no messages")
+        return self
+
+
+class Shots(Model):
+    """Examples that stand before the question."""
+
+    dataset: Datasets
+    """Where they are from: a split of its own, so that no row is its own example."""
+    count: int = Field(ge=1, le=256)
+    """How many."""
+    order: Literal["first", "seeded"] = "first"
+    """The first ones, for every row the same; or drawn for each row, by the job's seed."""
+    user: str | None = None
+    """Template of the example's question, over its columns; the suite's own `prompt.user` when absent."""
+    assistant: str | None = None
+    """Template of its answer. The examples are then turns of the conversation. Without it they are in no message of
+    their own, and `prompt.user` has them as the list of rows `shots`."""
 
 
 class ScorerSpec(Model):
@@ -110,8 +131,12 @@ class Suite(Model):
     """The suite's name."""
     description: str = Field(default="", max_length=2000)
     """What it measures, and who defined it."""
-    dataset: Dataset
-    """The rows."""
+    dataset: Datasets
+    """The rows: a file, or several, one after the other."""
+    shots: Shots | None = None
+    """Examples, for few-shot prompts."""
+    epochs: int = Field(default=1, ge=1, le=1000)
+    """How often each row is asked, each time with draws of its own."""
     columns: Columns = Columns()
     """How a row is read."""
     prompt: Prompt
@@ -156,6 +181,14 @@ class Suite(Model):
         return self
 
     @model_validator(mode="after")
+    def _raw_prompts_stand_alone(self) -> Suite:
+        if self.prompt.raw and (self.solver == "attack" or (self.shots and self.shots.assistant)):
+            raise ValueError("a raw prompt is one text: no attack, and shots only as the list in prompt.user")
+        if self.shots and self.shots.assistant and not (self.shots.user or self.prompt.user):
+            raise ValueError("shots with an answer need shots.user, where prompt.user is not there")
+        return self
+
+    @model_validator(mode="after")
     def _attack_has_what_it_needs(self) -> Suite:
         if (self.solver == "attack") != (self.attack is not None):
             raise ValueError("solver 'attack' needs its settings under attack, and no other takes them")
@@ -165,6 +198,16 @@ class Suite(Model):
             if self.attack.success.scorer not in [spec.label for spec in self.scorers]:
                 raise ValueError(f"attack.success names scorer {self.attack.success.scorer!r}, which the suite has not")
         return self
+
+    @property
+    def files(self) -> dict[str, Dataset]:
+        """All of its data sets, by the name that the lock gives them: the rows' before the examples'."""
+        rows = _several(self.dataset)
+        names = [self.name] if len(rows) == 1 else [f"{self.name}.{number}" for number in range(len(rows))]
+        shots = _several(self.shots.dataset) if self.shots else ()
+        return dict(zip(names, rows, strict=True)) | {
+            f"{self.name}.shots.{number}": dataset for number, dataset in enumerate(shots)
+        }
 
     @property
     def needs(self) -> frozenset[Role]:
@@ -190,3 +233,7 @@ class Suite(Model):
     def constraint(self) -> str | None:
         """The GBNF grammar that completions have to follow, of either field. Raises `GrammarError`."""
         return self.grammar if self.json_schema is None else schema.to_gbnf(self.json_schema)
+
+
+def _several(datasets: Datasets) -> tuple[Dataset, ...]:
+    return (datasets,) if isinstance(datasets, Dataset) else datasets

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from appliance.evals import dataset, plan, prompts
+from appliance.evals.dataset import Row
 from appliance.evals.plan import Planned
+from appliance.evals.prompts import Selection
 from appliance.evals.run import run
 from appliance.evals.suite import Suite
 from appliance.frames import Kind
@@ -70,13 +72,24 @@ class LinkDesk:
 
 def make_plan(config: dict[str, Any], fds: Mapping[str, int]) -> list[Planned]:
     """Every suite on every model that it is for, models outermost."""
+    seed = config["job"].get("seed", 0)
     suites = []
     for item in config["suites"]:
         suite = canonical.validate(Suite, item["suite"], "suite")
         entry = canonical.validate(JobSuite, item["entry"], "suite entry")
-        rows = dataset.read(_read(fds[suite.name]), suite.dataset)
-        suites.append((entry, suite, prompts.tasks(suite, rows, entry.limit)))
+        rows, shots = _rows(suite, fds)
+        chosen = Selection(limit=entry.limit, shuffle=entry.shuffle, shots=shots, seed=seed)
+        suites.append((entry, suite, prompts.tasks(suite, rows, chosen)))
     return plan.make(config["models"], suites)
+
+
+def _rows(suite: Suite, fds: Mapping[str, int]) -> tuple[list[Row], list[Row]]:
+    """The suite's rows, and those of its examples."""
+    rows: list[Row] = []
+    shots: list[Row] = []
+    for name, file in suite.files.items():
+        (shots if name.startswith(f"{suite.name}.shots.") else rows).extend(dataset.read(_read(fds[name]), file))
+    return rows, shots
 
 
 def _read(fd: int) -> bytes:

@@ -45,9 +45,12 @@ class Model:
             raise RequestError("unsupported", problem)
         self.template = self._chat_template()
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of the conversation, rendered with the model's chat template (else the contents, joined)."""
-        if self.template is None:
+    def prompt(self, messages: Sequence[Message], *, raw: bool = False) -> list[int]:
+        """Token ids of the conversation, rendered with the model's chat template.
+
+        Without a template, and when it is to be `raw`, they are those of the contents, joined by line feeds.
+        """
+        if self.template is None or raw:
             return self.tokenize("\n".join(message.content for message in messages), special=False, add_bos=True)
         tokens: list[int] = []
         for text, special in self.template.render(messages):

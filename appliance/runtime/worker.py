@@ -102,7 +102,8 @@ class Desk:
         self._scheduler.submit(request)
 
     def _read(self, value: Any) -> Request:
-        prompt = self._model.prompt([Message.model_validate(message) for message in value["messages"]])
+        messages = [Message.model_validate(message) for message in value["messages"]]
+        prompt = self._model.prompt(messages, raw=value.get("raw", False) is True)
         deadline = Deadline(value["timeout_s"])
         if value["op"] == "choose":
             return Choose(self._model, prompt, value["options"], self._context_tokens, deadline)

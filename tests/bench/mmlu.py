@@ -16,6 +16,7 @@ from typing import Any
 
 from appliance import job as jobs
 from appliance.evals import dataset, prompts
+from appliance.evals.prompts import Selection
 from appliance.runtime.model import Model
 from attest.errors import EnvironmentProblem
 
@@ -84,7 +85,10 @@ def tasks(path: Path) -> list[prompts.Task]:
     return [
         task
         for item, entry in zip(jobs.load_suites(loaded), loaded.job.suites, strict=True)
-        for task in prompts.tasks(item.suite, dataset.read(item.dataset.read_bytes(), item.suite.dataset), entry.limit)
+        for name, file in item.suite.files.items()
+        for task in prompts.tasks(
+            item.suite, dataset.read(item.datasets[name].read_bytes(), file), Selection(limit=entry.limit)
+        )
     ]
 
 

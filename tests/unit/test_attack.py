@@ -75,7 +75,7 @@ def attacked(
     strategies: list[dict[str, Any]], reply: Callable[[str], str | None], seed: int = 0, **more: Any
 ) -> tuple[list[SampleRecord], Desk]:
     desk, spec = Desk(reply), suite(strategies, **more)
-    planned = plan.make(["m"], [(JobSuite(path="s"), spec, prompts.tasks(spec, ROWS, None))])
+    planned = plan.make(["m"], [(JobSuite(path="s"), spec, prompts.tasks(spec, ROWS))])
     records = list(run(job(seed), planned, desk))
     for record in records:
         canonical.parse(SampleRecord, canonical.dump_model(record), "record")

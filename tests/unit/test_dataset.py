@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import gzip
 import io
 import json
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -12,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.evals import dataset
-from appliance.evals.suite import Dataset
+from appliance.evals.dataset import Dataset
 from attest.digest import digest_of
 from attest.errors import MalformedInput
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
 
-def read(data: bytes | str, form: Literal["csv", "jsonl"]) -> list[dict[str, Any]]:
+def read(data: bytes | str, form: Literal["csv", "jsonl", "json", "text"]) -> list[dict[str, Any]]:
     raw = data.encode() if isinstance(data, str) else data
     return dataset.read(raw, Dataset(path="rows", digest=digest_of(b""), format=form))
 
@@ -140,3 +143,96 @@ def test_any_bytes_give_rows_or_our_error(data: bytes) -> None:
             continue
         assert rows
         assert all(isinstance(row, dict) for row in rows)
+
+
+def packed(data: bytes, **more: Any) -> list[dict[str, Any]]:
+    value = {"path": "rows", "digest": digest_of(b""), "format": "text", "compression": "gzip", **more}
+    return dataset.read(data, Dataset.model_validate(value))
+
+
+def test_lines_and_arrays() -> None:
+    assert read("a\r\n\nb c\n", "text") == [{"text": "a"}, {"text": "b c"}]
+    assert read('\ufeff[{"a": 1}, {"a": [2]}]', "json") == [{"a": 1}, {"a": [2]}]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("{}", "array"), ("[1]", "item 0"), ("[]", "at least one row"), ("[", "line 1"), ('[{"a": 1, "a": 2}]', "twice")],
+)
+def test_arrays_that_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(MalformedInput, match=problem):
+        read(text, "json")
+
+
+def test_a_packed_file() -> None:
+    assert packed(gzip.compress(b"a\nb\n")) == [{"text": "a"}, {"text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"a\n", "expected gzip"),
+        (b"", "whole gzip member"),
+        (gzip.compress(b"a" * 99)[:-4], "whole gzip member"),
+        (gzip.compress(b"a") + b"b", "whole gzip member"),
+        (gzip.compress(b"a") * 2, "whole gzip member"),
+        (gzip.compress(b"a")[:-8] + bytes(8), "expected gzip"),
+    ],
+)
+def test_packed_files_that_are_refused(data: bytes, problem: str) -> None:
+    with pytest.raises(MalformedInput, match=problem):
+        packed(data)
+
+
+def test_a_packed_file_may_not_become_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "MAX_BYTES", 1000)
+    with pytest.raises(MalformedInput, match="at most 1000 bytes unpacked"):
+        packed(gzip.compress(b"a" * 1001))
+
+
+def test_columns_of_a_file() -> None:
+    assert packed(gzip.compress(b"a"), columns={"subject": "law"}) == [{"text": "a", "subject": "law"}]
+    with pytest.raises(MalformedInput, match="text"):
+        packed(gzip.compress(b"a"), columns={"text": "law"})
+
+
+def bare(text: str) -> list[dict[str, Any]]:
+    value = {"path": "rows", "digest": digest_of(b""), "format": "csv", "quotes": "bare"}
+    return dataset.read(text.encode(), Dataset.model_validate(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('"x","y"', [("x", "y")]),
+        ('"say "hi", you","y"', [('say "hi", you', "y")]),
+        ('""a"",""b""', [('"a"', '"b"')]),
+        ('"a","b "c"",', None),
+        ('"two\nlines",3\n"next",4\n', [("two\nlines", "3"), ("next", "4")]),
+        ('"a ["x", "y"]","b"\r\nplain,""', [('a ["x", "y"]', "b"), ("plain", "")]),
+        ('"a","b","c"', None),
+        ('"a', None),
+        ('a"b,c', None),
+    ],
+)
+def test_quotation_marks_as_they_are(text: str, rows: list[tuple[str, str]] | None) -> None:
+    if rows is None:
+        with pytest.raises(MalformedInput, match="row 0"):
+            bare("p,q\n" + text)
+    else:
+        assert [tuple(row.values()) for row in bare("p,q\n" + text)] == rows
+
+
+@given(st.text(st.sampled_from('",\na1'), max_size=40))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(MalformedInput):
+        assert all(set(row) == {"p", "q"} for row in bare("p,q\n" + text))
+
+
+def test_every_published_file_of_mmlu_is_read(data: Path) -> None:
+    files = sorted((data / "datasets/mmlu_subset200").glob("*.csv"))
+    assert files
+    for path in files:
+        rows = bare(path.read_text("utf-8"))
+        assert len(rows) >= 100
+        assert {row["answer"] for row in rows} <= set("0123")

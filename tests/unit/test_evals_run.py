@@ -66,7 +66,7 @@ CHOOSE = suite(
 
 
 def planned(spec: Suite, rows: list[dict[str, Any]] = ROWS[:1], route: int = 0, model: str = "m") -> Planned:
-    return Planned({"target": (route, model)}, spec, prompts.tasks(spec, rows, None))
+    return Planned({"target": (route, model)}, spec, prompts.tasks(spec, rows))
 
 
 class Desk:

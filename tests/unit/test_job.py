@@ -301,7 +301,8 @@ def test_a_job_with_its_suites(tmp_path: Path) -> None:
     loaded = files.load(write(tmp_path, claims=[CLAIM]))
     (suite,) = files.load_suites(loaded)
     assert loaded.folder == tmp_path
-    assert (suite.suite.name, suite.path, suite.dataset) == ("arc", tmp_path / "s.yaml", tmp_path / "rows.csv")
+    assert (suite.suite.name, suite.path) == ("arc", tmp_path / "s.yaml")
+    assert suite.datasets == {"arc": tmp_path / "rows.csv"}
 
 
 def test_a_data_set_is_looked_for_beside_the_suite_first(tmp_path: Path) -> None:
@@ -309,9 +310,9 @@ def test_a_data_set_is_looked_for_beside_the_suite_first(tmp_path: Path) -> None
     other = tmp_path / "data"
     other.mkdir()
     (other / "rows.csv").write_text("question\nother\n")
-    assert files.load_suites(loaded, (other,))[0].dataset == tmp_path / "rows.csv"
+    assert files.load_suites(loaded, (other,))[0].datasets == {"arc": tmp_path / "rows.csv"}
     (tmp_path / "rows.csv").unlink()
-    assert files.load_suites(loaded, (other,))[0].dataset == other / "rows.csv"
+    assert files.load_suites(loaded, (other,))[0].datasets == {"arc": other / "rows.csv"}
     (other / "rows.csv").unlink()
     with pytest.raises(MalformedInput, match="--data"):
         files.load_suites(loaded, (other,))

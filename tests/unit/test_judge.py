@@ -75,7 +75,7 @@ class Desk:
 
 def judged(ruling: str | None, spec: Suite | None = None) -> tuple[list[SampleRecord], Desk]:
     spec, desk = spec or suite(), Desk(ruling)
-    tasks = prompts.tasks(spec, [{"prompt": "do it", "n": 7}], None)
+    tasks = prompts.tasks(spec, [{"prompt": "do it", "n": 7}])
     records = list(run(JOB, plan.make(["m", "n", "j"], [(JOB.suites[0], spec, tasks)]), desk))
     for record in records:
         canonical.parse(SampleRecord, canonical.dump_model(record), "record")
