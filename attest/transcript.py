@@ -88,6 +88,11 @@ def frame_line(kind: Kind, prev: str, record: bytes, seq: int) -> bytes:
     return line
 
 
+def line_digest(kind: Kind, prev: str, record: bytes, seq: int) -> str:
+    """The digest of one line: the chain's head after it."""
+    return digest_of(frame_line(kind, prev, record, seq))
+
+
 def genesis() -> str:
     """What the first line's `prev` holds."""
     return digest_of(GENESIS)
@@ -106,6 +111,18 @@ def read(data: bytes) -> Transcript:
         lines.append(line)
         prev = digest_of(raw)
     return Transcript(tuple(lines), prev)
+
+
+def read_prefix(data: bytes) -> Transcript:
+    """The lines of `data` up to where it was cut off: a last line without its end, and a `close`, are left out.
+
+    Raises `MalformedInput` and `VerificationError` as `read` does, and for a transcript without its first line.
+    """
+    whole, _, _ = data.rpartition(b"\n")
+    found = read(whole + b"\n")
+    if found.closing is None:
+        return found
+    return Transcript(found.lines[:-1], digest_of(whole.split(b"\n")[-2]))
 
 
 def _read_line(raw: bytes, prev: str, seq: int) -> Line:

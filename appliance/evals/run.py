@@ -94,13 +94,16 @@ class _Floor:
         return *self.asked.pop(tag), reply
 
 
-def run(job: Job, plan: list[Planned], desk: Desk) -> Iterator[SampleRecord]:
-    """The records, in the order of the plan and of the rows, whatever the order in which the replies come."""
+def run(job: Job, plan: list[Planned], desk: Desk, done: int = 0) -> Iterator[SampleRecord]:
+    """The records, in the order of the plan and of the rows, whatever the order in which the replies come.
+
+    `done`: how many samples, from the first on, have their records already.
+    """
     tasks = [(planned, task) for planned in plan for task in planned.tasks]
     window = AHEAD * job.numerics.sequences
     finished: dict[int, SampleRecord] = {}
     templates = {planned.suite.name: Templates(planned.suite.name) for planned in plan}
-    floor, begun = _Floor(job, desk), 0
+    floor, begun = _Floor(job, desk), done
 
     def settle(under_way: _UnderWay, asks: Routed) -> None:
         if under_way.sample.record is not None:
@@ -108,7 +111,7 @@ def run(job: Job, plan: list[Planned], desk: Desk) -> Iterator[SampleRecord]:
         else:
             floor.put(under_way, asks)
 
-    for number in range(len(tasks)):
+    for number in range(done, len(tasks)):
         while number not in finished:
             # Begin samples, in order, as far as the models and the window have room.
             while begun < min(len(tasks), number + window) and floor.has_room(tasks[begun][0].route):

@@ -1,0 +1,131 @@
+"""Going on with a run: only with what the lab vouches for, however the folder was cut off or changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance import resume
+from appliance.resume import Drawn, Marks
+from appliance.transcript import TranscriptWriter
+from attest import canonical, transcript
+from attest.digest import digest_of
+from attest.errors import MalformedInput, VerificationError, VitrineError
+
+KEY = bytes(range(32))
+DRAWN = Drawn(job_digest=digest_of(b"job"), lock_digest=digest_of(b"lock"), measurement="00" * 32)
+RECORDS = [canonical.dumps({"id": str(number)}) for number in range(5)]
+
+
+def write(folder: Path, records: list[bytes] = RECORDS, close: bool = False, attempt: int = 3) -> Path:
+    folder.mkdir()
+    with TranscriptWriter(folder / resume.TRANSCRIPT, Marks(folder, KEY, DRAWN, attempt)) as writer:
+        writer.open({"job": "x"})
+        for record in records:
+            writer.sample(record)
+        if close:
+            writer.close({"ended_by": "failed"})
+    return folder
+
+
+@pytest.mark.parametrize("close", [False, True])
+def test_what_was_written_is_taken_up(tmp_path: Path, close: bool) -> None:
+    found = resume.take_up(write(tmp_path / "a", close=close), KEY, DRAWN)
+    assert (found.attempt, found.records) == (3, RECORDS)
+
+
+def test_a_resumed_transcript_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole", close=True)
+    earlier = resume.take_up(write(tmp_path / "part", RECORDS[:2]), KEY, DRAWN)
+    folder = tmp_path / "again"
+    folder.mkdir()
+    with TranscriptWriter(folder / resume.TRANSCRIPT, Marks(folder, KEY, DRAWN, 4)) as writer:
+        writer.open({"job": "x"})
+        writer.again(earlier.records)
+        for record in RECORDS[2:]:
+            writer.sample(record)
+        writer.close({"ended_by": "failed"})
+    assert (folder / resume.TRANSCRIPT).read_bytes() == (whole / resume.TRANSCRIPT).read_bytes()
+    assert resume.take_up(folder, KEY, DRAWN).attempt == 4
+
+
+@given(cut=st.integers(0, 2000))
+@settings(max_examples=60)
+def test_a_transcript_cut_anywhere_is_taken_up_to_its_mark_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    folder = write(tmp_path_factory.mktemp("cut") / "a", RECORDS[:3])
+    path = folder / resume.TRANSCRIPT
+    marked = path.stat().st_size
+    lines = path.read_bytes()
+    path.write_bytes(
+        (lines + transcript.frame_line("sample", digest_of(lines.split(b"\n")[3]), b"{}", 4) + b"\n")[:cut]
+    )
+    if cut < marked:
+        with pytest.raises(VitrineError):
+            resume.take_up(folder, KEY, DRAWN)
+    else:
+        assert resume.take_up(folder, KEY, DRAWN).records == RECORDS[:3]
+
+
+def test_samples_that_nobody_vouches_for_are_drawn_again(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", RECORDS[:3])
+    mark = (folder / resume.MARK).read_bytes()
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    write(tmp_path / "a", RECORDS)
+    (folder / resume.MARK).write_bytes(mark)
+    assert resume.take_up(folder, KEY, DRAWN).records == RECORDS[:3]
+
+
+@pytest.mark.parametrize("field", ["job_digest", "lock_digest", "measurement"])
+def test_what_was_drawn_by_something_else_is_refused(tmp_path: Path, field: str) -> None:
+    other = DRAWN.model_copy(update={field: digest_of(b"other")})
+    with pytest.raises(VerificationError) as caught:
+        resume.take_up(write(tmp_path / "a"), KEY, other)
+    assert (caught.value.layer, caught.value.code) == ("resume", "mark")
+
+
+def test_another_labs_samples_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError):
+        resume.take_up(write(tmp_path / "a"), bytes(32), DRAWN)
+
+
+@pytest.mark.parametrize("change", [{"attempt": 4}, {"samples": 4}, {"head": digest_of(b"x")}, {"mac": "00" * 32}])
+def test_a_changed_mark_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    folder = write(tmp_path / "a")
+    path = folder / resume.MARK
+    path.write_bytes(canonical.dumps({**json.loads(path.read_bytes()), **change}))
+    with pytest.raises(VerificationError):
+        resume.take_up(folder, KEY, DRAWN)
+
+
+def test_a_changed_or_replaced_sample_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a")
+    other = write(tmp_path / "b", [*RECORDS[:2], b'{"id":"x"}', *RECORDS[3:]])
+    (folder / resume.TRANSCRIPT).write_bytes((other / resume.TRANSCRIPT).read_bytes())
+    with pytest.raises(VerificationError) as caught:
+        resume.take_up(folder, KEY, DRAWN)
+    assert caught.value.code == "transcript"
+
+
+@pytest.mark.parametrize("name", [resume.MARK, resume.TRANSCRIPT])
+def test_a_missing_file_is_told(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path / "a")
+    (folder / name).unlink()
+    with pytest.raises(MalformedInput, match="Start it anew"):
+        resume.take_up(folder, KEY, DRAWN)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=60)
+def test_any_mark_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    folder = write(tmp_path_factory.mktemp("mark") / "a", RECORDS[:1])
+    (folder / resume.MARK).write_bytes(data)
+    with pytest.raises(VitrineError):
+        resume.take_up(folder, KEY, DRAWN)
