@@ -69,6 +69,10 @@ class SampleError(Model):
     """For people."""
 
 
+Facts = dict[Name, Name]
+"""Names to names: what a scorer noted of a sample."""
+
+
 class SampleRecord(Model):
     """What a `sample` line of the transcript holds."""
 
@@ -84,6 +88,8 @@ class SampleRecord(Model):
     """The conversation that was put to the model."""
     target: str | None = None
     """The right answer, where there is one."""
+    category: str | None = Field(default=None, min_length=1, max_length=200)
+    """The part of the data set that the row belongs to; results have a table of them."""
     prompt_tokens: tuple[Token, ...] = ()
     """The prompt as the model saw it."""
     generation: Generation | None = None
@@ -94,6 +100,8 @@ class SampleRecord(Model):
     """Scorer to score, in [0, 1]."""
     unscored: dict[Name, str] = Field(default_factory=dict)
     """Scorer to the reason why it gave no score."""
+    facts: dict[Name, Facts] = Field(default_factory=dict)
+    """Scorer to what it noted besides its score, for metrics that are no mean of scores."""
     error: SampleError | None = None
     """Why the sample failed, if it did."""
 
@@ -101,6 +109,8 @@ class SampleRecord(Model):
     def _failed_means_unscored(self) -> SampleRecord:
         if self.error is not None and (self.scores or self.unscored):
             raise ValueError("a failed sample has no scores")
+        if not set(self.facts) <= set(self.scores):
+            raise ValueError("a scorer noted facts and gave no score")
         if set(self.scores) & set(self.unscored):
             raise ValueError("a scorer gave a score and none")
         if self.error is None and (self.generation is None) == (self.choices is None):
