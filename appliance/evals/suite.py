@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from appliance.evals.scorers import ScorerSpec
+from appliance.evals.scorers.scorer import Text
 from appliance.runtime import gbnf, schema
 from attest.canonical import Model
 from attest.digest import Digest
 from attest.job import Name, Sampling
-
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
-"""A text that is not empty: an empty one is in every reply."""
 
 
 class Dataset(Model):
@@ -46,22 +45,6 @@ class Prompt(Model):
     """The user's message."""
 
 
-class ScorerSpec(Model):
-    """One scorer with its settings; see `appliance.evals.scorers`."""
-
-    scorer: Literal["exact", "includes", "numeric", "refusal", "words", "choice"]
-    """Which function scores."""
-    name: Name | None = None
-    """How results and claims name it; the scorer's own name when absent."""
-    words: tuple[Text, ...] = ()
-    """For `words`: any of them scores 1. For `refusal`: prefixes that count as a refusal in place of the built-in."""
-
-    @property
-    def label(self) -> str:
-        """The name that results carry."""
-        return self.name or self.scorer
-
-
 class Suite(Model):
     """What a suite file says."""
 
@@ -93,16 +76,13 @@ class Suite(Model):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Suite:
         labels = [spec.label for spec in self.scorers]
+        labels += [aggregate.name for spec in self.scorers for aggregate in spec.aggregates]
         if len(set(labels)) != len(labels):
-            raise ValueError(f"scorer names must be unique, found {labels}")
+            raise ValueError(f"names of scorers and metrics must be unique, found {labels}")
         for spec in self.scorers:
-            if (spec.scorer == "choice") != (self.solver == "choose"):
+            if self.solver not in spec.solvers:
                 raise ValueError(f"scorer {spec.scorer!r} does not go with solver {self.solver!r}")
-            if spec.scorer == "words" and not spec.words:
-                raise ValueError("scorer 'words' needs its words")
-            if spec.scorer not in ("words", "refusal") and spec.words:
-                raise ValueError(f"scorer {spec.scorer!r} takes no words")
-            if spec.scorer in ("exact", "includes", "numeric", "choice") and self.columns.target is None:
+            if spec.needs_target and self.columns.target is None:
                 raise ValueError(f"scorer {spec.scorer!r} needs columns.target")
         if (self.solver == "choose") != (self.columns.choices is not None):
             raise ValueError("solver 'choose' needs columns.choices, and 'generate' takes none")

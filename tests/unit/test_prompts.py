@@ -232,5 +232,5 @@ def test_any_template_gives_text_or_our_error(source: str) -> None:
 )
 def test_columns_of_any_name_do_no_harm(row: dict[str, int]) -> None:
     (task,) = prompts.tasks(suite(prompt={"user": "{{ n }}"}), [{**row, "n": 1}], None)
-    assert task == Task(0, "000000", task.messages, None, None)
+    assert task == Task(0, "000000", task.messages, None, None, row={**row, "n": 1})
     assert task.messages[0].content == "1"
