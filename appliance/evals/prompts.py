@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jinja2 import StrictUndefined, Template, TemplateError
 
@@ -24,6 +24,8 @@ class Task:
     messages: tuple[Message, ...]
     target: str | None
     choices: tuple[str, ...] | None
+    row: Row = field(default_factory=dict)
+    """The data set's columns."""
 
 
 def tasks(suite: Suite, rows: list[Row], limit: int | None) -> list[Task]:
@@ -68,12 +70,12 @@ def tasks(suite: Suite, rows: list[Row], limit: int | None) -> list[Task]:
                 messages.append(Message.model_validate({"role": role, "content": content}))
         target = render("columns.target", suite.columns.target, row, index)
         choices = _choices(suite, row, index, render)
-        if choices is not None and target not in {str(number) for number in range(len(choices))}:
+        if choices is not None and target is not None and target not in {str(number) for number in range(len(choices))}:
             raise MalformedInput(
                 f"suite {suite.name}",
                 f"row {index}: expected a target from 0 to {len(choices) - 1}, the right option, found {target!r}",
             )
-        found.append(Task(index, identifier, tuple(messages), target, choices))
+        found.append(Task(index, identifier, tuple(messages), target, choices, row=row))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from appliance.evals.prompts import Task
-from appliance.evals.scorers import Unscored, score_choices, score_text
+from appliance.evals.scorers import Reference, Scored, Unscored, score
 from appliance.evals.suite import Suite
 from attest import canonical
 from attest.errors import MalformedInput
@@ -50,8 +50,13 @@ class Planned:
 
     def entry(self) -> PlannedSuite:
         """Its line in the plan."""
-        scorers = tuple(spec.label for spec in self.suite.scorers)
-        return PlannedSuite(model=self.model, suite=self.suite.name, samples=len(self.tasks), scorers=scorers)
+        return PlannedSuite(
+            model=self.model,
+            suite=self.suite.name,
+            samples=len(self.tasks),
+            scorers=tuple(spec.label for spec in self.suite.scorers),
+            aggregates=tuple(aggregate for spec in self.suite.scorers for aggregate in spec.aggregates),
+        )
 
 
 def run(job: Job, plan: list[Planned], desk: Desk) -> Iterator[SampleRecord]:
@@ -118,17 +123,21 @@ def _scored(suite: Suite, task: Task, common: dict[str, Any], reply: dict[str, A
     if not isinstance(reply["prompt_tokens"], list) or not reply["prompt_tokens"]:
         raise ValueError("expected the tokens of the prompt, found none")
     common = common | {"prompt_tokens": tuple(reply["prompt_tokens"])}
-    if task.choices is not None and task.target is not None:
+    reference = Reference(task.target, task.row)
+    if task.choices is not None:
         choices = tuple(canonical.validate(Choice, choice, "choice") for choice in reply["choices"])
         if tuple(choice.text for choice in choices) != task.choices:
             raise ValueError("the options are not those that were asked for, in their order")
-        scores = {spec.label: score_choices(choices, task.target) for spec in suite.scorers}
-        return SampleRecord(**common, choices=choices, scores=scores)
-    generation = canonical.validate(Generation, reply["generation"], "generation")
-    outcome = {spec.label: score_text(spec, generation.text, task.target) for spec in suite.scorers}
+        common |= {"choices": choices}
+        outcome = {spec.label: score(spec, choices, reference) for spec in suite.scorers}
+    else:
+        generation = canonical.validate(Generation, reply["generation"], "generation")
+        common |= {"generation": generation}
+        outcome = {spec.label: score(spec, generation.text, reference) for spec in suite.scorers}
+    scored = {name: found for name, found in outcome.items() if isinstance(found, Scored)}
     return SampleRecord(
         **common,
-        generation=generation,
-        scores={name: value for name, value in outcome.items() if isinstance(value, str)},
-        unscored={name: value.reason for name, value in outcome.items() if isinstance(value, Unscored)},
+        scores={name: found.value for name, found in scored.items()},
+        unscored={name: found.reason for name, found in outcome.items() if isinstance(found, Unscored)},
+        facts={name: dict(found.facts) for name, found in scored.items() if found.facts},
     )
