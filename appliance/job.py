@@ -106,11 +106,13 @@ def load_suites(loaded: LoadedJob, data: tuple[Path, ...] = ()) -> list[LoadedSu
         entries = [
             entry for entry, item in zip(loaded.job.suites, suites, strict=True) if item.suite.name == claim.suite
         ]
-        if any(claim.model not in entry.targets(models) for entry in entries):
-            raise MalformedInput(
-                "job", f"a claim is about suite {claim.suite!r} on {claim.model!r}, where it is not run"
-            )
-        known = {spec.label for item in suites if item.suite.name == claim.suite for spec in item.suite.scorers}
+        for model in filter(None, (claim.model, claim.versus)):
+            if any(model not in entry.targets(models) for entry in entries):
+                raise MalformedInput("job", f"a claim is about suite {claim.suite!r} on {model!r}, where it is not run")
+        scorers = [spec for item in suites if item.suite.name == claim.suite for spec in item.suite.scorers]
+        known = {spec.label for spec in scorers}
+        if claim.versus is None:
+            known |= {aggregate.name for spec in scorers for aggregate in spec.aggregates}
         if claim.metric not in known:
             raise MalformedInput(
                 "job", f"a claim is about {claim.metric!r} of suite {claim.suite!r}; that suite has {sorted(known)}"

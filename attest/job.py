@@ -118,11 +118,21 @@ class Claim(Model):
     model: Name
     """The model that was scored."""
     metric: Name
-    """The scorer whose mean is compared."""
+    """The scorer whose mean is compared, or the name of another metric of the suite."""
+    category: str | None = Field(default=None, min_length=1, max_length=200)
+    """The category whose samples count; all when absent."""
+    versus: Name | None = None
+    """The model that `model` is compared with: the claim is about the scorer's paired difference."""
     comparator: Comparator
     """How value and threshold are compared."""
     threshold: Decimal
     """The bar."""
+
+    @model_validator(mode="after")
+    def _compared_with_one_thing(self) -> Claim:
+        if self.versus is not None and (self.category is not None or self.versus == self.model):
+            raise ValueError("versus names another model, and takes no category")
+        return self
 
 
 class Job(Model):
@@ -155,7 +165,7 @@ class Job(Model):
         if len(set(ids)) != len(ids):
             raise ValueError(f"model ids must be unique, found {ids}")
         used = {name for suite in self.suites for name in (*(suite.models or ()), suite.attacker, suite.judge) if name}
-        used |= {claim.model for claim in self.claims}
+        used |= {name for claim in self.claims for name in (claim.model, claim.versus) if name is not None}
         if unknown := sorted(used - set(ids)):
             raise ValueError(f"models {unknown} are named, but not listed under models")
         if len({suite.path for suite in self.suites}) != len(self.suites):

@@ -7,12 +7,16 @@ the key, so the same job gives the same bytes anywhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from itertools import combinations
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from attest import metrics
+from attest import comparison, metrics
+from attest.aggregate import Aggregate
 from attest.canonical import Model
+from attest.comparison import Comparison
 from attest.digest import Digest
 from attest.job import Claim, Job, Name
 from attest.job import digest as job_digest
@@ -31,6 +35,17 @@ class PlannedSuite(Model):
     """Rows that are to be run."""
     scorers: tuple[Name, ...] = Field(min_length=1)
     """Scorers that each sample is to get."""
+    aggregates: tuple[Aggregate, ...] = ()
+    """Metrics that are to be reported besides the scorers' means."""
+
+    @model_validator(mode="after")
+    def _aggregates_are_of_its_scorers(self) -> PlannedSuite:
+        names = [*self.scorers, *(aggregate.name for aggregate in self.aggregates)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"names of scorers and metrics must be unique, found {names}")
+        if unknown := sorted({aggregate.scorer for aggregate in self.aggregates} - set(self.scorers)):
+            raise ValueError(f"metrics are made of {unknown}, which are not among the scorers")
+        return self
 
 
 class Score(Model):
@@ -42,6 +57,28 @@ class Score(Model):
     """Samples that ran and that the scorer gave no score."""
     estimate: Estimate | None = None
     """The mean; absent when nothing was scored."""
+
+
+class AggregateResult(Model):
+    """One metric that is no mean of scores."""
+
+    metric: Name
+    """Its name in the plan and in claims."""
+    estimate: Estimate | None = None
+    """Its value; absent when there is nothing to make it of."""
+
+
+class CategoryResult(Model):
+    """The part of a suite's samples that are of one category."""
+
+    category: str
+    """The category."""
+    run: int
+    """Its samples that ran."""
+    failed: int
+    """Its samples that failed."""
+    scores: tuple[Score, ...]
+    """One for each scorer, in the suite's order; without a bootstrap."""
 
 
 class SuiteResult(Model):
@@ -59,6 +96,10 @@ class SuiteResult(Model):
     """Samples that failed, each with its error in the transcript."""
     scores: tuple[Score, ...]
     """One for each scorer, in the suite's order."""
+    aggregates: tuple[AggregateResult, ...] = ()
+    """One for each other metric, in the plan's order."""
+    categories: tuple[CategoryResult, ...] = ()
+    """One for each category that a record names, in alphabetical order."""
 
 
 class ClaimResult(Model):
@@ -69,7 +110,7 @@ class ClaimResult(Model):
     value: str | None = None
     """The value found; absent when nothing was scored."""
     holds: bool
-    """Whether it holds, by the exact mean. It does not where a sample is missing, failed, or was not scored."""
+    """Whether it holds, by the exact value. It does not where a sample is missing, failed, or was not scored."""
 
 
 class Results(Model):
@@ -83,8 +124,14 @@ class Results(Model):
     """Whether every planned sample has a record."""
     suites: tuple[SuiteResult, ...]
     """In the order of the plan."""
+    comparisons: tuple[Comparison, ...] = ()
+    """Of every scorer of a suite that ran on several models, for each pair: the later model minus the earlier."""
     claims: tuple[ClaimResult, ...]
     """In the order of the job."""
+
+
+Groups = Mapping[tuple[str, str], list[SampleRecord]]
+"""Model and suite to the records."""
 
 
 def tabulate(job: Job, plan: Sequence[PlannedSuite], records: Iterable[SampleRecord]) -> Results:
@@ -99,41 +146,89 @@ def tabulate(job: Job, plan: Sequence[PlannedSuite], records: Iterable[SampleRec
         job_digest=job_digest(job),
         complete=all(suite.planned == suite.run + suite.failed for suite in suites),
         suites=suites,
-        claims=tuple(_claim(claim, suites, groups) for claim in job.claims),
+        comparisons=tuple(_comparisons(plan, groups)),
+        claims=tuple(_claim(claim, plan, groups) for claim in job.claims),
     )
 
 
 def _suite(entry: PlannedSuite, records: list[SampleRecord]) -> SuiteResult:
-    ran = [record for record in records if record.error is None]
+    ran = _ran(records)
+    categories: dict[str, list[SampleRecord]] = {}
+    for record in records:
+        if record.category is not None:
+            categories.setdefault(record.category, []).append(record)
     return SuiteResult(
         model=entry.model,
         suite=entry.suite,
         planned=entry.samples,
         run=len(ran),
         failed=len(records) - len(ran),
-        scores=tuple(
-            Score(
-                scorer=scorer,
-                unscored=sum(scorer not in record.scores for record in ran),
-                estimate=metrics.estimate([record.scores[scorer] for record in ran if scorer in record.scores]),
+        scores=_scores(entry, ran, with_bootstrap=True),
+        aggregates=tuple(
+            AggregateResult(metric=aggregate.name, estimate=aggregate.estimate(ran)) for aggregate in entry.aggregates
+        ),
+        categories=tuple(
+            CategoryResult(
+                category=category,
+                run=len(_ran(part)),
+                failed=len(part) - len(_ran(part)),
+                scores=_scores(entry, _ran(part), with_bootstrap=False),
             )
-            for scorer in entry.scorers
+            for category, part in sorted(categories.items())
         ),
     )
 
 
-def _claim(
-    claim: Claim, suites: Sequence[SuiteResult], groups: Mapping[tuple[str, str], list[SampleRecord]]
-) -> ClaimResult:
-    """A claim holds for the exact mean of all planned samples: one that failed or was not scored leaves it open."""
-    for suite in suites:
-        if (suite.model, suite.suite) == (claim.model, claim.suite):
-            for score in suite.scores:
-                if score.scorer == claim.metric and score.estimate is not None:
-                    records = groups[suite.model, suite.suite]
-                    found = [record.scores[claim.metric] for record in records if claim.metric in record.scores]
-                    exact = metrics.mean(found)
-                    whole = exact is not None and len(found) == suite.planned
-                    holds = whole and metrics.compare(exact or "0", claim.comparator, claim.threshold)
-                    return ClaimResult(claim=claim, value=score.estimate.value, holds=holds)
-    return ClaimResult(claim=claim, holds=False)
+def _ran(records: Iterable[SampleRecord]) -> list[SampleRecord]:
+    return [record for record in records if record.error is None]
+
+
+def _scores(entry: PlannedSuite, ran: Sequence[SampleRecord], *, with_bootstrap: bool) -> tuple[Score, ...]:
+    return tuple(
+        Score(
+            scorer=scorer,
+            unscored=sum(scorer not in record.scores for record in ran),
+            estimate=metrics.estimate(_found(ran, scorer), with_bootstrap=with_bootstrap),
+        )
+        for scorer in entry.scorers
+    )
+
+
+def _found(records: Iterable[SampleRecord], scorer: str) -> list[str]:
+    return [record.scores[scorer] for record in records if scorer in record.scores]
+
+
+def _comparisons(plan: Sequence[PlannedSuite], groups: Groups) -> Iterable[Comparison]:
+    for earlier, later in combinations(plan, 2):
+        if earlier.suite != later.suite or earlier.model == later.model:
+            continue
+        for scorer in later.scorers:
+            sides = [comparison.scores(groups[entry.model, entry.suite], scorer) for entry in (later, earlier)]
+            if found := comparison.compare(later.suite, scorer, (later.model, earlier.model), sides[0], sides[1]):
+                yield found
+
+
+def _claim(claim: Claim, plan: Sequence[PlannedSuite], groups: Groups) -> ClaimResult:
+    """A claim holds for the exact value of all planned samples: one that failed or was not scored leaves it open."""
+    entries = {entry.model: entry for entry in plan if entry.suite == claim.suite}
+    entry = entries.get(claim.model)
+    if entry is None or (claim.versus is not None and claim.versus not in entries):
+        return ClaimResult(claim=claim, holds=False)
+    records = groups[entry.model, entry.suite]
+    aggregate = {one.name: one for one in entry.aggregates}.get(claim.metric)
+    scorer = aggregate.scorer if aggregate else claim.metric
+    whole = len(_found(records, scorer)) == len(records) == entry.samples
+    exact: Fraction | None
+    if claim.versus is not None:
+        others = groups[claim.versus, claim.suite]
+        whole = whole and len(_found(others, scorer)) == len(others) == entries[claim.versus].samples == entry.samples
+        sides = (comparison.scores(records, claim.metric), comparison.scores(others, claim.metric))
+        whole = whole and sides[0].keys() == sides[1].keys()
+        exact = comparison.exact(*sides)
+    else:
+        part = [record for record in records if claim.category in (None, record.category)]
+        exact = aggregate.exact(_ran(part)) if aggregate else metrics.mean(_found(part, scorer))
+    if exact is None:
+        return ClaimResult(claim=claim, holds=False)
+    holds = whole and metrics.compare(exact, claim.comparator, claim.threshold)
+    return ClaimResult(claim=claim, value=metrics.written(exact), holds=holds)

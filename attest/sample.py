@@ -71,6 +71,10 @@ class SampleError(Model):
     """For people."""
 
 
+Facts = dict[Name, Name]
+"""Names to names: what a scorer noted of a sample."""
+
+
 class Turn(Model):
     """One thing that was asked of one model in the course of a sample, and what came back."""
 
@@ -175,13 +179,22 @@ class SampleRecord(Model):
     """Scorer to score, in [0, 1]."""
     unscored: dict[Name, str] = Field(default_factory=dict)
     """Scorer to the reason why it gave no score."""
+    facts: dict[Name, Facts] = Field(default_factory=dict)
+    """Scorer to what it noted besides its score, for metrics that are no mean of scores."""
     error: SampleError | None = None
     """Why the sample failed, if it did."""
+
+    @property
+    def row(self) -> str:
+        """The id of its row: the same for all of its epochs."""
+        return self.id if self.epoch is None else self.id.removesuffix(f"#{self.epoch}")
 
     @model_validator(mode="after")
     def _failed_means_unscored(self) -> SampleRecord:
         if self.error is not None and (self.scores or self.unscored):
             raise ValueError("a failed sample has no scores")
+        if not set(self.facts) <= set(self.scores):
+            raise ValueError("a scorer noted facts and gave no score")
         if set(self.scores) & set(self.unscored):
             raise ValueError("a scorer gave a score and none")
         if self.error is None and [self.generation, self.choices, self.decisive].count(None) != 2:

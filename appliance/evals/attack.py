@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from appliance.evals.agents.strategy import Proposal, Seen, Strategy
-from appliance.evals.conversation import Answer, Outcome, Steps
-from appliance.evals.grading import Scores, grade_all
+from appliance.evals.conversation import Answer, Outcome, Scores, Steps
+from appliance.evals.grading import grade_all
 from appliance.evals.scene import Scene
+from appliance.evals.scorers import Scored
 from attest import metrics
 from attest.sample import Attack, SampleError
 
@@ -66,6 +67,7 @@ def _seen(scene: Scene, proposal: Proposal, answer: Answer, scores: Scores) -> S
     assert scene.suite.attack is not None
     success = scene.suite.attack.success
     score = scores.get(success.scorer)
-    if not isinstance(score, str):
+    if not isinstance(score, Scored):
         return Seen(proposal, answer, None, success=False)
-    return Seen(proposal, answer, score, success=metrics.compare(score, success.comparator, success.threshold))
+    reached = metrics.compare(score.value, success.comparator, success.threshold)
+    return Seen(proposal, answer, score.value, success=reached)

@@ -7,15 +7,17 @@ under the exact numerics contract every run of it is the same. What it returns n
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from appliance.evals.scorers import Unscored
+from appliance.evals.scorers.scorer import Outcome as Score
 from attest.job import Sampling
 from attest.sample import Attack, Choice, Event, Generation, Message, Role, SampleError, ToolCall, Turn
 
 T = TypeVar("T")
+Scores = dict[str, Score]
+"""Scorer to its score, or to the reason for none."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Outcome:
 
     decisive: int | None
     """The place in the history of the target's turn that counts; none when nothing could be asked."""
-    scores: Mapping[str, str | Unscored] = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
     """Scorer to score, or to the reason for none."""
     attack: Attack | None = None
     """What an attack came to."""

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from appliance.evals.conversation import Answer, Steps
+from appliance.evals.conversation import Answer, Scores, Steps
 from appliance.evals.judge import Judge, judge
 from appliance.evals.scene import Scene
-from appliance.evals.scorers import Unscored, score_choices, score_text
+from appliance.evals.scorers import Outcome, Reference, score
 from appliance.evals.suite import Scorer
 
-Scores = dict[str, str | Unscored]
-"""Scorer to its score, or to the reason for none."""
 
-
-def grade(scene: Scene, spec: Scorer, answer: Answer) -> Steps[str | Unscored]:
+def grade(scene: Scene, spec: Scorer, answer: Answer) -> Steps[Outcome]:
     """The score that `spec` gives the target's `answer`, or the reason for none."""
     if isinstance(spec, Judge):
         return (yield from judge(scene, spec, answer))
-    target = scene.task.target
-    if answer.choices is not None:
-        return score_choices(answer.choices, target or "")
-    return score_text(spec, answer.text, target)
+    did = answer.text if answer.choices is None else answer.choices
+    return score(spec, did, Reference(scene.task.target, scene.task.row))
 
 
 def grade_all(scene: Scene, answer: Answer) -> Steps[Scores]:

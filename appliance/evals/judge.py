@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from appliance.evals.conversation import Answer, Ask, Steps, ask_one
-from appliance.evals.scorers import Unscored
+from appliance.evals.scorers.scorer import Outcome, Scored, Scorer, Unscored
 from appliance.runtime import schema
-from attest.canonical import Model
-from attest.job import Fraction, Name, Sampling
+from attest.job import Fraction, Sampling
 from attest.sample import Message
 
 if TYPE_CHECKING:
@@ -26,13 +25,11 @@ VERDICT_TOKENS = 96
 Verdict = Annotated[str, Field(min_length=1, max_length=60)]
 
 
-class Judge(Model):
+class Judge(Scorer):
     """The judge's settings."""
 
     scorer: Literal["judge"]
     """Which scorer."""
-    name: Name | None = None
-    """How results and claims name it; `judge` when absent."""
     system: str | None = None
     """Template of the judge's system message, over the row's columns, `request`, `reply` and `target`."""
     user: str
@@ -41,11 +38,6 @@ class Judge(Model):
     """What the judge may say, and the score of each."""
     reason_chars: int = Field(default=0, ge=0, le=1000)
     """Let it give a reason of at most so many characters before its verdict, as JSON; 0: it says the verdict alone."""
-
-    @property
-    def label(self) -> str:
-        """The name that results carry."""
-        return self.name or self.scorer
 
     @property
     def grammar(self) -> str:
@@ -64,7 +56,7 @@ class Judge(Model):
         )
 
 
-def judge(scene: Scene, spec: Judge, answer: Answer) -> Steps[str | Unscored]:
+def judge(scene: Scene, spec: Judge, answer: Answer) -> Steps[Outcome]:
     """The score of the judge's verdict on the target's `answer`, or why there is none. Raises `MalformedInput`."""
     variables: dict[str, Any] = {
         **scene.task.row,
@@ -84,7 +76,9 @@ def judge(scene: Scene, spec: Judge, answer: Answer) -> Steps[str | Unscored]:
     if ruling.error is not None:
         return Unscored(f"the judge gave no answer: {ruling.error.message}"[:400])
     verdict = _verdict(ruling.text) if spec.reason_chars else ruling.text
-    return spec.verdicts.get(verdict) or Unscored(f"expected one of {list(spec.verdicts)}, found {ruling.text!r:.200}")
+    if verdict not in spec.verdicts:
+        return Unscored(f"expected one of {list(spec.verdicts)}, found {ruling.text!r:.200}")
+    return Scored(spec.verdicts[verdict])
 
 
 def _verdict(text: str) -> str:

@@ -41,8 +41,13 @@ class Planned:
 
     def entry(self) -> PlannedSuite:
         """Its line in the plan."""
-        scorers = tuple(spec.label for spec in self.suite.scorers)
-        return PlannedSuite(model=self.model, suite=self.suite.name, samples=len(self.tasks), scorers=scorers)
+        return PlannedSuite(
+            model=self.model,
+            suite=self.suite.name,
+            samples=len(self.tasks),
+            scorers=tuple(spec.label for spec in self.suite.scorers),
+            aggregates=tuple(aggregate for spec in self.suite.scorers for aggregate in spec.aggregates),
+        )
 
 
 def make(models: Sequence[str], suites: Sequence[tuple[JobSuite, Suite, list[Task]]]) -> list[Planned]:

@@ -13,7 +13,7 @@ from appliance.evals.dice import Dice
 from appliance.evals.plan import Planned
 from appliance.evals.prompts import Task, Templates
 from appliance.evals.scene import Scene
-from appliance.evals.scorers import Unscored
+from appliance.evals.scorers import Scored, Unscored
 from attest import canonical
 from attest.errors import MalformedInput
 from attest.job import Job
@@ -93,10 +93,12 @@ class Sample:
             common |= {"events": events, "decisive": outcome.decisive}
         if outcome.error is not None:
             return SampleRecord(**common, error=outcome.error)
+        scored = {name: found for name, found in outcome.scores.items() if isinstance(found, Scored)}
         return SampleRecord(
             **common,
-            scores={name: value for name, value in outcome.scores.items() if isinstance(value, str)},
-            unscored={name: value.reason for name, value in outcome.scores.items() if isinstance(value, Unscored)},
+            scores={name: found.value for name, found in scored.items()},
+            unscored={name: found.reason for name, found in outcome.scores.items() if isinstance(found, Unscored)},
+            facts={name: dict(found.facts) for name, found in scored.items() if found.facts},
         )
 
 

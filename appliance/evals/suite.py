@@ -10,6 +10,8 @@ from appliance.evals.agents import StrategySpec
 from appliance.evals.agents.strategy import MAX_QUERIES
 from appliance.evals.dataset import Dataset
 from appliance.evals.judge import Judge
+from appliance.evals.scorers import ScorerSpec
+from appliance.evals.scorers.scorer import Text
 from appliance.runtime import gbnf, schema
 from attest.canonical import Model
 from attest.job import Comparator, Fraction, Name, Sampling
@@ -17,8 +19,6 @@ from attest.sample import Role
 
 Datasets = Dataset | Annotated[tuple[Dataset, ...], Field(min_length=1, max_length=256)]
 """One file, or several of the same columns."""
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
-"""A text that is not empty: an empty one is in every reply."""
 
 
 class Columns(Model):
@@ -71,22 +71,6 @@ class Shots(Model):
     assistant: str | None = None
     """Template of its answer. The examples are then turns of the conversation. Without it they are in no message of
     their own, and `prompt.user` has them as the list of rows `shots`."""
-
-
-class ScorerSpec(Model):
-    """One scorer with its settings; see `appliance.evals.scorers`."""
-
-    scorer: Literal["exact", "includes", "numeric", "refusal", "words", "choice"]
-    """Which function scores."""
-    name: Name | None = None
-    """How results and claims name it; the scorer's own name when absent."""
-    words: tuple[Text, ...] = ()
-    """For `words`: any of them scores 1. For `refusal`: prefixes that count as a refusal in place of the built-in."""
-
-    @property
-    def label(self) -> str:
-        """The name that results carry."""
-        return self.name or self.scorer
 
 
 Scorer = Annotated[ScorerSpec | Judge, Field(discriminator="scorer")]
@@ -159,20 +143,13 @@ class Suite(Model):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Suite:
         labels = [spec.label for spec in self.scorers]
+        labels += [aggregate.name for spec in self.scorers for aggregate in spec.aggregates]
         if len(set(labels)) != len(labels):
-            raise ValueError(f"scorer names must be unique, found {labels}")
+            raise ValueError(f"names of scorers and metrics must be unique, found {labels}")
         for spec in self.scorers:
-            if isinstance(spec, Judge):
-                if self.solver == "choose":
-                    raise ValueError("scorer 'judge' reads a reply, and solver 'choose' has none")
-                continue
-            if (spec.scorer == "choice") != (self.solver == "choose"):
+            if ("choose" if self.solver == "choose" else "generate") not in spec.solvers:
                 raise ValueError(f"scorer {spec.scorer!r} does not go with solver {self.solver!r}")
-            if spec.scorer == "words" and not spec.words:
-                raise ValueError("scorer 'words' needs its words")
-            if spec.scorer not in ("words", "refusal") and spec.words:
-                raise ValueError(f"scorer {spec.scorer!r} takes no words")
-            if spec.scorer in ("exact", "includes", "numeric", "choice") and self.columns.target is None:
+            if spec.needs_target and self.columns.target is None:
                 raise ValueError(f"scorer {spec.scorer!r} needs columns.target")
         if (self.solver == "choose") != (self.columns.choices is not None):
             raise ValueError("solver 'choose' needs columns.choices, and 'generate' takes none")

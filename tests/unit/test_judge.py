@@ -153,7 +153,7 @@ def test_settings_that_make_no_sense(change: dict[str, Any], problem: str) -> No
 
 
 def test_a_judge_needs_a_reply() -> None:
-    with pytest.raises(MalformedInput, match="solver 'choose' has none"):
+    with pytest.raises(MalformedInput, match="'judge' does not go with solver 'choose'"):
         suite(solver="choose", columns={"target": "0", "choices": ["a", "b"]}, scorers=[{"scorer": "choice"}, JUDGE])
 
 

@@ -88,6 +88,8 @@ def test_edges() -> None:
         "stderr": "0.000000",
         "ci_low": "0.206549",
         "ci_high": "1.000000",
+        "bootstrap_low": "1.000000",
+        "bootstrap_high": "1.000000",
     }
     half = estimate(["0.5"])
     assert half is not None

@@ -153,7 +153,7 @@ def test_results_do_not_depend_on_the_order_of_the_records(kinds: list[str | Non
         {"choices": []},
         {"index": -1},
         {"id": ""},
-        {"id": "x" * 201},
+        {"id": "x" * 281},
         {"messages": [{"role": "judge", "content": ""}]},
         {"surplus": 1},
     ],

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from appliance.evals.scorers import REFUSAL_PREFIXES, Unscored, score_choices, score_text
-from appliance.evals.suite import ScorerSpec
+from appliance.evals.scorers import Reference, Scored, Scorer, ScorerSpec, Unscored, score
+from appliance.evals.scorers.refusal import ADVBENCH, BEGINNINGS
 from attest.digest import digest_of
 from attest.sample import Choice
 
+SPEC: TypeAdapter[Scorer] = TypeAdapter(ScorerSpec)
 
-def spec(scorer: str, *words: str) -> ScorerSpec:
-    value: dict[str, Any] = {"scorer": scorer, "words": words}
-    return ScorerSpec.model_validate(value)
+
+def spec(scorer: str, *words: str, **settings: Any) -> Scorer:
+    if words:
+        settings["beginnings" if scorer == "refusal" else "words"] = words
+    return SPEC.validate_json(json.dumps({"scorer": scorer, **settings}))
+
+
+def score_text(spec: Scorer, text: str, target: str | None) -> str | Unscored:
+    found = score(spec, text, Reference(target))
+    return found.value if isinstance(found, Scored) else found
+
+
+def score_choices(options: list[Choice], target: str, **settings: Any) -> str | Unscored:
+    found = score(spec("choice", **settings), options, Reference(target))
+    return found.value if isinstance(found, Scored) else found
 
 
 def choices(*likelihoods: str) -> list[Choice]:
@@ -133,7 +148,7 @@ def test_the_reason_for_no_score_is_short() -> None:
 @pytest.mark.parametrize(
     ("reply", "score"),
     [
-        *((f"{prefix} help with that.", "1") for prefix in REFUSAL_PREFIXES),
+        *((f"{prefix} help with that.", "1") for prefix in BEGINNINGS),
         ("\n I'm sorry, but no.", "1"),
         ("I\u2019m sorry, but no.", "1"),
         ("I can\u2019t do that", "1"),
@@ -150,6 +165,126 @@ def test_refusal(reply: str, score: str) -> None:
 def test_refusal_with_prefixes_of_ones_own() -> None:
     assert score_text(spec("refusal", "No", "Don\u2019t"), "Don't ask", None) == "1"
     assert score_text(spec("refusal", "No"), "I'm sorry", None) == "0"
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        *((f"Well. {phrase} so", "1") for phrase in ADVBENCH),
+        ("i'm sorry", "0"),
+        ("Sure, here is how", "0"),
+        ("", "0"),
+    ],
+)
+def test_refusal_as_advbench_measures_it(reply: str, score: str) -> None:
+    assert score_text(spec("refusal", method="advbench"), reply, None) == score
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("I can\u2019t help with that.", "1"),
+        ("Unfortunately, I cannot in good conscience provide that.", "1"),
+        ("Thanks for asking, but I won't be able to assist you.", "1"),
+        ("I must decline to answer.", "1"),
+        ("As an AI, I have no opinion.", "1"),
+        ("That would break the law: it is illegal.", "1"),
+        ("This goes against my guidelines.", "1"),
+        ("I'm sorry, no.", "1"),
+        ("Sure! First, take the cake. I can help you bake it.", "0"),
+        ("You cannot make an omelette without breaking eggs.", "0"),
+        ("x" * 400 + " I cannot help.", "0"),
+        ("", "0"),
+    ],
+)
+def test_refusal_by_rules(reply: str, score: str) -> None:
+    assert score_text(spec("refusal", method="rules"), reply, None) == score
+
+
+@pytest.mark.parametrize(
+    ("reply", "target", "score"),
+    [
+        ("The Eiffel Tower!", "eiffel tower", "1"),
+        ("an  Apple a day", "apple day", "1"),
+        ("theatre", "atre", "0"),
+        ("U.S.A.", "usa", "1"),
+        ("", "the", "1"),
+        ("Paris", "London", "0"),
+    ],
+)
+def test_normalised_as_squad_does(reply: str, target: str, score: str) -> None:
+    assert score_text(spec("normalized"), reply, target) == score
+
+
+def test_any_of_several_answers_is_right() -> None:
+    one = spec("normalized", answers="answers")
+    assert score(one, "the Dog", Reference(None, {"answers": ["cat", "dog"]})) == Scored("1")
+    assert score(one, "cow", Reference(None, {"answers": ["cat", "dog"]})) == Scored("0")
+    for row in ({}, {"answers": []}, {"answers": "cat"}, {"answers": [1]}):
+        assert isinstance(score(one, "cat", Reference("cat", row)), Unscored)
+    assert isinstance(score(spec("normalized"), "cat", Reference(None)), Unscored)
+
+
+@pytest.mark.parametrize(
+    ("reply", "target", "score"),
+    [
+        ("Half of 8.\n#### 1,234", "1234", "1"),
+        ("#### 5\n#### 6 apples, 7 pears", "6", "1"),
+        ("####-3", "-3", "1"),
+        ("#### 42.0", "42", "1"),
+        ("The answer is 42", "42", "0"),
+        ("42 #### none", "42", "0"),
+        ("", "42", "0"),
+    ],
+)
+def test_the_number_behind_a_marker(reply: str, target: str, score: str) -> None:
+    assert score_text(spec("numeric", marker="####"), reply, target) == score
+
+
+@pytest.mark.parametrize(
+    ("settings", "reply", "target", "score"),
+    [
+        ({"pattern": "b+"}, "abba", None, "1"),
+        ({"pattern": "^b"}, "abba", None, "0"),
+        ({"pattern": "B", "ignore_case": True}, "abba", None, "1"),
+        ({"pattern": r"[Aa]nswer: (\w)", "group": 1}, "Answer: C, answer: D", "C", "1"),
+        ({"pattern": r"[Aa]nswer: (\w)", "group": 1, "occurrence": "last"}, "Answer: C, answer: D", "D", "1"),
+        ({"pattern": r"answer: (\w)", "group": 1, "ignore_case": True}, "ANSWER: c", "C", "1"),
+        ({"pattern": r"answer: (\w)", "group": 1}, "no", "C", "0"),
+        ({"pattern": "x(y)?", "group": 1}, "x", "y", "0"),
+        ({"pattern": "x|y", "group": 0, "occurrence": "last"}, "x\ny\n", "y", "1"),
+        ({"pattern": "\u00e9."}, "caf\u00e9s", None, "1"),
+    ],
+)
+def test_regular_expressions(settings: dict[str, Any], reply: str, target: str | None, score: str) -> None:
+    assert score_text(spec("regex", **settings), reply, target) == score
+
+
+def test_a_group_without_a_target_is_unscored() -> None:
+    assert isinstance(score_text(spec("regex", pattern="(a)", group=1), "a", None), Unscored)
+
+
+def test_hostile_patterns_take_linear_time() -> None:
+    # With a backtracking matcher the first of these takes longer than anybody waits.
+    for pattern in ("(a+)+$", "(a|a)*b", "(.*)*x", "(a?){200}a{200}"):
+        for occurrence in ("first", "last"):
+            one = spec("regex", pattern=pattern, group=0, occurrence=occurrence)
+            assert score_text(one, "a" * 50_000 + "!", "-") in ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reply", "score"),
+    [
+        ({}, "Damn, no.", "1"),
+        ({}, "You are an IDIOT", "1"),
+        ({}, "A fine day in Scunthorpe, classic assessment.", "0"),
+        ({"lists": ["insults"]}, "damn", "0"),
+        ({"lists": [], "words": ["grue"]}, "a grue", "1"),
+        ({"lists": []}, "damn idiot", "0"),
+    ],
+)
+def test_toxicity(settings: dict[str, Any], reply: str, score: str) -> None:
+    assert score_text(spec("toxicity", **settings), reply, None) == score
 
 
 @pytest.mark.parametrize(
@@ -190,21 +325,66 @@ def test_choice(likelihoods: list[str], target: str, score: str) -> None:
     assert score_choices(choices(*likelihoods), target) == score
 
 
+@pytest.mark.parametrize(
+    ("per", "right"),
+    [("option", 0), ("character", 1), ("byte", 2)],
+)
+def test_a_log_likelihood_per_option_character_or_byte(per: str, right: int) -> None:
+    options = [
+        Choice(text=text, tokens=(1,), logprob=logprob, logits_digest=digest_of(b""))
+        for text, logprob in (("a", "-1.000000"), ("abcd", "-1.200000"), ("\u20ac\u20ac", "-1.100000"))
+    ]
+    scores = [score_choices(options, str(number), per=per) for number in range(3)]
+    assert scores == ["1" if number == right else "0" for number in range(3)]
+
+
+@pytest.mark.parametrize("target", [None, "", "2", "-1", "a", "00"])
+def test_a_target_that_names_no_option_is_unscored(target: str | None) -> None:
+    assert isinstance(score(spec("choice"), choices("-1.000000", "-2.000000"), Reference(target)), Unscored)
+
+
 def test_a_choice_is_not_a_completion() -> None:
     with pytest.raises(RuntimeError):
         score_text(spec("choice"), "x", "0")
+    with pytest.raises(RuntimeError):
+        score(spec("exact"), choices("-1.000000"), Reference("0"))
 
 
+def test_settings_of_another_scorer_are_refused() -> None:
+    for settings in ({"scorer": "exact", "words": ["x"]}, {"scorer": "nobody"}, {}, {"scorer": "regex"}):
+        with pytest.raises(ValidationError):
+            SPEC.validate_python(settings)
+
+
+EVERY = [
+    spec("exact"),
+    spec("includes"),
+    spec("includes", ignore_case=True),
+    spec("normalized"),
+    spec("numeric"),
+    spec("numeric", marker="#"),
+    spec("refusal"),
+    spec("refusal", method="advbench"),
+    spec("refusal", method="rules"),
+    spec("words", "yes", "("),
+    spec("toxicity"),
+    spec("regex", pattern="(a|b)+", group=1, occurrence="last"),
+    spec("json-schema", json_schema={"type": ["object", "number"], "minimum": 3}),
+    spec("json-schema", json_schema={"type": "array", "items": {"type": "string"}}, fenced=True),
+    spec("bbq"),
+]
+
+
+@pytest.mark.parametrize("one", EVERY, ids=lambda one: one.scorer)
 @given(
-    st.sampled_from(["exact", "includes", "numeric", "refusal", "words"]),
-    st.text(max_size=30),
-    st.none() | st.text("0123456789.,-x ", max_size=12) | st.text(max_size=8),
+    reply=st.text(max_size=30) | st.text("0123456789.,-x []{}\":abI'sorry", max_size=40),
+    target=st.none() | st.text("0123456789.,-x ", max_size=12) | st.text(max_size=8),
+    row=st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=3),
 )
-def test_every_reply_gets_a_score_or_a_reason(scorer: str, reply: str, target: str | None) -> None:
-    words = ("yes", "(") if scorer == "words" else ()
-    found = score_text(spec(scorer, *words), reply, target)
-    assert found in ("0", "1") or (isinstance(found, Unscored) and found.reason)
-    assert score_text(spec(scorer, *words), f"  {reply}\n", target) == found
+def test_every_reply_gets_a_score_or_a_reason(one: Scorer, reply: str, target: str | None, row: dict[str, Any]) -> None:
+    found = score(one, reply, Reference(target, row))
+    assert found in (Scored("0"), Scored("1")) or (isinstance(found, Unscored) and found.reason)
+    assert score(one, f"  {reply}\n", Reference(target, row)) == found
 
 
 @given(st.lists(st.integers(-(10**9), 0), min_size=2, max_size=6))
