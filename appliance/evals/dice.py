@@ -28,10 +28,16 @@ class Dice:
         """One of `items`."""
         return items[self.below(len(items))]
 
+    def some(self, items: Sequence[T], count: int) -> list[T]:
+        """`count` of `items`, or all of them, none twice, in another order."""
+        moved: dict[int, int] = {}
+        found = []
+        for place in range(min(count, len(items))):
+            other = place + self.below(len(items) - place)
+            found.append(items[moved.get(other, other)])
+            moved[other] = moved.get(place, place)
+        return found
+
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """All of `items` in another order (Fisher and Yates)."""
-        left = list(items)
-        for last in range(len(left) - 1, 0, -1):
-            other = self.below(last + 1)
-            left[last], left[other] = left[other], left[last]
-        return left
+        return self.some(items, len(items))

@@ -179,7 +179,7 @@ class _Reader:
         if spec.order == "first":
             return self.selection.shots[: spec.count]
         dice = Dice(self.selection.seed, f"{self.suite.name}/{identifier}/shots")
-        return dice.shuffled(self.selection.shots)[: spec.count]
+        return dice.some(self.selection.shots, spec.count)
 
     def shot_turns(self, shot: Row) -> list[tuple[str, str]]:
         spec = self.suite.shots
@@ -217,6 +217,11 @@ class _Reader:
                 raise self.malformed(f"expected column {source!r} to hold a list of texts, found {options!r:.80}")
         else:
             options = [self.text(f"columns.choices.{place}", item, self.row) for place, item in enumerate(source)]
+        if self.suite.columns.choice is not None:
+            options = [
+                self.text("columns.choice", self.suite.columns.choice, {**self.row, "choice": option})
+                for option in options
+            ]
         if len(options) < 2 or len(set(options)) != len(options) or "" in options:
             raise self.malformed(f"expected two or more different options, found {options!r:.200}")
         return tuple(options)

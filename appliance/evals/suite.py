@@ -33,6 +33,8 @@ class Columns(Model):
     choices: str | tuple[str, ...] | None = None
     """The options: the name of a column that holds a list of texts, or an object whose keys they are; or one template
     an option."""
+    choice: str | None = None
+    """What an option looks like in the reply, over the row's columns and `choice`; as it stands when absent."""
 
 
 class Prompt(Model):

@@ -181,6 +181,8 @@ def test_dice_are_a_function_of_seed_and_name(seed: int, name: str, count: int) 
     drawn = first.shuffled(range(count))
     assert drawn == second.shuffled(range(count))
     assert sorted(drawn) == list(range(count))
+    assert len(set(second.some(range(count), 5))) == min(count, 5)
+    first.some(range(count), 5)
     assert 0 <= first.below(count) < count
     assert first.pick([name]) == name
 

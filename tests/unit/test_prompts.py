@@ -306,6 +306,13 @@ def test_rows_may_be_shuffled_before_they_are_limited() -> None:
 def test_options_may_be_the_keys_of_an_object() -> None:
     (task,) = prompts.tasks(choose("labels", "1"), [{**ROW, "labels": {"Yes.": 0, "No.": 1}}])
     assert task.choices == ("Yes.", "No.")
+    spaced = suite(
+        solver="choose",
+        scorers=[{"scorer": "choice"}],
+        columns={"choices": "labels", "choice": " {{ choice }}", "target": "1"},
+    )
+    (task,) = prompts.tasks(spaced, [{**ROW, "labels": {"Yes.": 0, "No.": 1}}])
+    assert task.choices == (" Yes.", " No.")
 
 
 @pytest.mark.parametrize(
