@@ -132,7 +132,7 @@ def verify(
     signed = _read_statement(signature)
     manifest = signed.predicate
     # 4. The files again, now by digest.
-    _check_files(files, manifest)
+    check_files(files, manifest)
     # 5. Results and transcript.
     script = transcript.read(files[TRANSCRIPT])
     _check_subjects(files, signed, script)
@@ -200,7 +200,8 @@ def _read_statement(signature: VerifiedSignature) -> Statement:
     return signed
 
 
-def _check_files(files: Mapping[str, bytes], manifest: ExecutionManifest) -> None:
+def check_files(files: Mapping[str, bytes], manifest: ExecutionManifest) -> None:
+    """Raises `VerificationError` (layer `files`) unless `files`, `FILES` among them, are those of `manifest`."""
     names = [entry.name for entry in manifest.files]
     wanted = sorted([*FILES, START] if manifest.evidence else FILES)
     if names != wanted:

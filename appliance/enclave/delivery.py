@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from appliance.frames import Kind
@@ -79,24 +79,30 @@ def send_incomplete(out: Path, send: Send) -> None:
 
 def collect(folder: Path) -> dict[str, bytes]:
     """The files of the bundle that the inside put into `folder`. Raises `MalformedInput`."""
-    found: dict[str, bytes] = {}
-    for name in NAMES:
-        data = _read(folder, name, MAX_DELIVERY_BYTES - sum(map(len, found.values())))
-        if data is not None:
-            found[name] = data
-    return _whole(found)
+    return _whole(_taken(folder, NAMES))
 
 
 def collect_incomplete(folder: Path) -> dict[str, bytes]:
     """What is in the folder of a run that left no bundle, by name. Raises `MalformedInput`."""
-    found = {name: _read(folder, name, MAX_DELIVERY_BYTES) for name in INCOMPLETE}
-    return {name: data for name, data in found.items() if data is not None}
+    return _taken(folder, INCOMPLETE)
 
 
 def _whole(files: dict[str, bytes]) -> dict[str, bytes]:
     if missing := sorted({verify.SIGNATURE, *verify.FILES} - set(files)):
         raise MalformedInput("delivery", f"expected every file of a bundle, missing are {missing}")
     return files
+
+
+def _taken(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Those of the files `names` that are in `folder`, all together within the bound."""
+    found: dict[str, bytes] = {}
+    left = MAX_DELIVERY_BYTES
+    for name in names:
+        data = _read(folder, name, left)
+        if data is not None:
+            found[name] = data
+            left -= len(data)
+    return found
 
 
 def _send(name: str, path: Path, send: Send) -> None:

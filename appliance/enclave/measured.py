@@ -95,6 +95,7 @@ def run(request: Request, progress: Progress) -> Outcome:
             booted.wait()
     # 4. The bundle.
     files = inbox.bundle()
+    desk.check_delivered(files)
     produce.write(files, request.out)
     shutil.rmtree(request.out.with_name(request.out.name + ".incomplete"), ignore_errors=True)
     return Outcome(request.out, canonical.parse(Results, files[verify.RESULTS], "results"), done.ended_by)

@@ -14,7 +14,7 @@ the bundle. In steps, which the code numbers:
 2. open the image, choose a runtime                appliance.enclave.rootfs, launch
 3. write the plan                                  appliance.enclave.container
 4. start it, and serve its one run                 appliance.enclave.channel, appliance.notary.desk
-5. take the bundle out, by its names               appliance.enclave.delivery
+5. take the bundle out, if it is the one logged    appliance.enclave.delivery, appliance.notary.desk
 """
 
 from __future__ import annotations
@@ -222,6 +222,7 @@ def _serve(
     running.wait()
     # 5. The bundle.
     files = delivery.collect(folder / "out" / "bundle")
+    desk.check_delivered(files)
     produce.write(files, request.out)
     shutil.rmtree(request.out.with_name(request.out.name + ".incomplete"), ignore_errors=True)
     results = canonical.parse(Results, files[verify.RESULTS], "results")

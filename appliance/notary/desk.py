@@ -4,12 +4,13 @@ Whoever asks may be anybody: the other side of a wall is code that ran next to a
 (and one lock, where a lockfile was given), takes nothing that is not about these, certifies one key, and has one
 statement logged, which has to be about the run that it registered. The lab's log is written by two calls of the lab
 alone, `register` and `assemble`, after all checks of a question; a peer that leaves or lies in between leaves whole
-entries or none. The first question that is refused closes the desk.
+entries or none. The first question that is refused closes the desk. What is delivered in the end has to be the bundle
+that was assembled here, and the files that its statement names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -29,13 +30,13 @@ from appliance.notary.protocol import (
     Salt,
     SaltKey,
 )
-from attest import canonical, eventlog, evidence, statement
+from attest import canonical, eventlog, evidence, statement, verify
 from attest.canonical import Model
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
 from attest.evidence import Evidence
 from attest.log import LogReceipt
-from attest.manifest import ContainerSection, Wall
+from attest.manifest import ContainerSection, ExecutionManifest, Wall
 
 LAYER = "notary"
 
@@ -72,6 +73,8 @@ class Desk:
         self._identity = ""
         self._certificate = b""
         self._evidence: Evidence | None = None
+        self._manifest: ExecutionManifest | None = None
+        self._bundle = b""
 
     @property
     def done(self) -> bool:
@@ -99,6 +102,13 @@ class Desk:
         reply = self._reply(question)
         self._asked = asked + 1
         return canonical.dump_model(reply)
+
+    def check_delivered(self, files: Mapping[str, bytes]) -> None:
+        """Raises `VerificationError` unless `files`, all of a bundle's, are what this run had logged here."""
+        if self._manifest is None:
+            raise RuntimeError("expected a bundle to be assembled before it is delivered")
+        _equal("delivered", digest_of(self._bundle), digest_of(files[verify.SIGNATURE]))
+        verify.check_files(files, self._manifest)
 
     def _reply(self, question: Model) -> Model:
         match question:
@@ -149,12 +159,13 @@ class Desk:
         _equal("payload-type", statement.PAYLOAD_TYPE, question.payload_type)
         if question.certificate != self._certificate:
             raise _refused("certificate", "the certificate that this run was given", "another")
-        self._check_statement(question.payload)
+        manifest = self._check_statement(question.payload)
         data = self._notary.assemble(question.payload, question.payload_type, question.signature, question.certificate)
+        self._manifest, self._bundle = manifest, data
         return Assembled(bundle=data)
 
-    def _check_statement(self, payload: bytes) -> None:
-        """The statement has to be about the run that was registered here."""
+    def _check_statement(self, payload: bytes) -> ExecutionManifest:
+        """The manifest in a statement, which has to be about the run that was registered here."""
         if self._receipt is None:
             raise RuntimeError("expected a receipt before a statement")
         manifest, intent = statement.read(payload).predicate, self._receipt.intent
@@ -168,6 +179,7 @@ class Desk:
         _equal("registers", self._measurement, eventlog.measurement(manifest.boot.registers))
         if (manifest.lock.origin == "given") != (self._expected.lock_digest is not None):
             raise _refused("lock-origin", "what this side did about a lockfile", manifest.lock.origin)
+        return manifest
 
 
 def _equal(code: str, expected: object, found: object) -> None:

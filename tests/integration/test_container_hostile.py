@@ -166,6 +166,25 @@ def test_a_bundle_with_anything_but_files_is_refused(
     assert not (tmp_path / "out" / "bundle").exists()
 
 
+SWAPS = {
+    "another signature": ("bundle.sigstore.json", "notary/delivered"),
+    "other results": (RESULTS_NAME, "files/digest"),
+}
+
+
+@pytest.mark.parametrize("what", SWAPS)
+def test_a_bundle_that_is_not_the_one_logged_is_refused(
+    what: str, bubblewrap: Runtime, hostile: Callable[..., run.Outcome], tmp_path: Path
+) -> None:
+    """The lab logged one; what comes out has to be that one, before anything of it is shown or kept."""
+    name, words = SWAPS[what]
+    code = OBEY + f"def change():\n    (out / {name!r}).write_bytes((out / {name!r}).read_bytes() + b' ')\n"
+    with pytest.raises(VerificationError, match=words):
+        hostile(code + "sys.exit(inside.main())", bubblewrap)
+    assert left(tmp_path / "out" / "bundle") == []
+    assert not (tmp_path / "out" / "bundle").exists()
+
+
 MESS = """
 def change():
     (out / "more.txt").write_text("not of a bundle")
