@@ -162,7 +162,7 @@ def runc_config(plan: ContainerPlan, policy: SeccompPolicy, architecture: Archit
 
 def _podman(plan: ContainerPlan, policy: SeccompPolicy, place: Place) -> Command:
     bounds, profile = plan.bounds, place.folder / "seccomp.json"
-    _podman_can_say(plan.root, ":")
+    _podman_can_say(plan.root, ':,"\\')  # it is mounted as an overlay, whose options have separators of their own
     podman = place.tools["podman"]
     argv = [
         podman, "run", "--rm", "--interactive", "--name", place.name, "--log-driver", "none", "--pull", "never",
@@ -205,7 +205,10 @@ def _podman(plan: ContainerPlan, policy: SeccompPolicy, place: Place) -> Command
 def _podman_can_say(path: str, separators: str) -> None:
     """Its options are lists with separators, which cannot be quoted."""
     if found := sorted(set(path) & set(separators)):
-        raise Unsupported("podman", f"expected a path without {' '.join(map(repr, found))}, found {path!r}")
+        raise Unsupported(
+            "podman",
+            f"expected a path without {' '.join(map(repr, found))}, found {path!r}: rename it, or use another runtime",
+        )
 
 
 _RENDERERS: dict[Runtime, Callable[[ContainerPlan, SeccompPolicy, Place], Command]] = {
