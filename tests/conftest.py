@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,6 +124,16 @@ def job_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("job") / "small.yaml"
     path.write_text(SMALL_JOB)
     return path
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small job, in a folder with all that it names: nothing is taken from the image but its code."""
+    folder = tmp_path_factory.mktemp("job")
+    shutil.copytree(ROOT / "appliance" / "demo", folder / "demo")
+    job = folder / "demo" / "small.yaml"
+    job.write_text(SMALL_JOB.replace("resource:demo/", ""))
+    return job
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,8 @@ from attest.errors import VitrineError
 from attest.nvgpu import layout as gpu_layout
 from attest.tdx import certificates
 from tests.tools import gce, snp_vectors
+from tests.tools.real_tpm import der
 from tests.unit.azure.test_azure_vectors import read as read_azure
-from tests.unit.tpm.test_tpm_vectors import der
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

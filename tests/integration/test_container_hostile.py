@@ -33,7 +33,6 @@ from tests.conftest import ROOT, quiet
 from tests.integration.test_container import (
     RUNTIMES,
     bubblewrap,
-    files,
     image,
     installed,
     left,
@@ -42,7 +41,7 @@ from tests.integration.test_container import (
     settled,
 )
 
-__all__ = ["bubblewrap", "files", "image", "runtime"]
+__all__ = ["bubblewrap", "image", "runtime"]
 
 TALK = """
 import os, struct, sys, time

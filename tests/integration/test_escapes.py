@@ -112,7 +112,7 @@ def test_the_same_suite_in_a_container(runtime: Runtime, image: tuple[Image, tup
 def test_a_worker_is_alone() -> None:
     """Its keeper waits for it outside, holds no descriptor, and ends as it ends."""
     plan = plan_for("eval", memory_bytes=256 << 20, threads=1)
-    worker = spawn("tests.integration.test_seal_worker", ["stubborn"], fds={}, plan=plan, log=print)
+    worker = spawn("tests.tools.hostile_worker", ["stubborn"], fds={}, plan=plan, log=print)
     try:
         assert os.read(worker.replies, 100) == b'"here"'
         keeper = Path(f"/proc/{worker.process.pid}")
@@ -129,7 +129,7 @@ def test_a_worker_is_alone() -> None:
 
 def test_a_worker_dies_with_its_keeper() -> None:
     plan = plan_for("eval", memory_bytes=256 << 20, threads=1)
-    worker = spawn("tests.integration.test_seal_worker", ["stubborn"], fds={}, plan=plan, log=print)
+    worker = spawn("tests.tools.hostile_worker", ["stubborn"], fds={}, plan=plan, log=print)
     try:
         assert os.read(worker.replies, 100) == b'"here"'
         os.kill(worker.process.pid, signal.SIGKILL)

@@ -13,8 +13,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -30,6 +28,7 @@ from appliance.notary.lab import Lab
 from attest import canonical
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
 from tests.conftest import ENGINES, ROOT, Made
+from tests.tools.image_elsewhere import build_elsewhere, checkout, digests, write_recipe
 
 RECIPE = ROOT / "images" / "cpu.toml"
 MEGABYTE = 1_000_000
@@ -77,25 +76,6 @@ def root(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def toml(value: object) -> str:
-    """A value as inline TOML: JSON's spelling but for tables."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(toml, value)) + "]"
-    return json.dumps(value)
-
-
-def write_recipe(made: ImageRecipe, folder: Path) -> Path:
-    """A recipe as a file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    value = made.model_dump(mode="json", exclude_none=True)
-    path = folder / "small.toml"
-    path.write_text("".join(f"{key} = {toml(item)}\n" for key, item in value.items()))
-    assert recipe.load(path) == made
-    return path
-
-
 @pytest.fixture(scope="session")
 def small(built: builds.Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe of CPython and two distributions, with its lock, from the packages of the whole one."""
@@ -113,46 +93,6 @@ def small(built: builds.Built, tmp_path_factory: pytest.TempPathFactory) -> Path
     part = part.model_copy(update={"layers": (), "files": tuple(item for item in part.files if item.name in names)})
     lock.path_of(path).write_bytes(lock.write(ImageLock(recipe_digest=made.digest(), architectures={"amd64": part})))
     return path
-
-
-BUILD = """
-import os, sys
-os.umask(int(sys.argv[1], 8))
-from pathlib import Path
-from appliance.image import build
-path, out, cache, engines = map(Path, sys.argv[2:])
-print(build.build(path, out, architecture="amd64", cache=cache, engines=engines, progress=lambda text: None).digest)
-"""
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Every file of a layout with its digest and mode."""
-    return {
-        str(path.relative_to(folder)): f"{path.stat().st_mode:o} {sha256(path.read_bytes()).hexdigest()}"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def checkout(folder: Path) -> Path:
-    """A copy of what an image takes from a checkout: nobody edits it while the builds are compared."""
-    for name in ("appliance", "attest", "policy"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
-
-
-def build_elsewhere(project: Path, path: Path, out: Path, umask: str, uid: str = "", **environment: str) -> str:
-    """Build in another process, from the checkout `project`, as another user where `uid` is; the image's digest."""
-    home = out.with_name(f"{out.name}-home")
-    home.mkdir(parents=True)
-    command = [sys.executable, "-c", BUILD, umask, *map(str, (path, out, default_cache(), ENGINES))]
-    if uid and shutil.which("bwrap"):
-        user = ["--unshare-user", "--uid", uid, "--gid", uid]
-        command = ["bwrap", "--dev-bind", "/", "/", *user, "--", *command]
-    environment |= {"PATH": os.environ["PATH"], "PYTHONPATH": str(project), "HOME": str(home)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=home, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_two_folders_users_umasks_and_times_give_the_same_bytes(small: Path, tmp_path: Path) -> None:

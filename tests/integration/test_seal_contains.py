@@ -12,7 +12,7 @@ import pytest
 
 from appliance.seal import plan_for, sealed_file, spawn
 from appliance.seal.limits import SHARED_TASKS
-from tests.integration.test_seal_worker import MIB, MODULE, read_all, run, sealed
+from tests.tools.hostile import MIB, MODULE, read_all, run, sealed
 
 KINDS = ("model", "eval")
 

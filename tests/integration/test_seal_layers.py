@@ -11,7 +11,7 @@ from appliance.seal import landlock, plan_for
 from appliance.seal.attempts import ATTEMPTS
 from attest.seal import MANDATORY
 from attest.sealplan import SealPlan, layer_names
-from tests.integration.test_seal_worker import MIB, run
+from tests.tools.hostile import MIB, run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the seal is made of Linux system calls")
 

@@ -11,7 +11,7 @@ import pytest
 
 from appliance import resources
 from appliance.seal import plan_for, sealed_file
-from tests.integration.test_seal_worker import MIB, run
+from tests.tools.hostile import MIB, run
 
 ENGINE = Path(__file__).resolve().parents[2] / "build/engine/x86-64-v3"
 

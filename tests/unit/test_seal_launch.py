@@ -16,7 +16,7 @@ from attest import canonical
 from attest.errors import MalformedInput
 from attest.sealplan import OPEN_FILES, Identity
 
-MODULE = "tests.integration.test_seal_worker"
+MODULE = "tests.tools.hostile_worker"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory files are made of Linux system calls")
 

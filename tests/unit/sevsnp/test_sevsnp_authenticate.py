@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,63 +18,12 @@ from hypothesis import strategies as st
 
 from attest.digest import digest_of
 from attest.errors import MalformedInput, Unsupported, VerificationError
-from attest.sevsnp import Authenticated, Endorsements, Evidence, authenticate
+from attest.sevsnp import Endorsements, Evidence, authenticate
 from tests.fakes import sevsnp as fake
 from tests.fakes.sevsnp import DAY, NOW, Chip, Vendor, integer
+from tests.fakes.sevsnp_scene import Scene, of, refused
 
 EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
-
-
-@dataclass
-class Scene:
-    """Evidence and collateral that are good, until a test changes something."""
-
-    chip: Chip = field(default_factory=Chip)
-    vendor: Vendor = field(default_factory=Vendor)
-    report: dict[str, Any] = field(default_factory=dict)
-    leaf: dict[str, Any] = field(default_factory=dict)
-    ark: bytes = b""
-    ask: bytes = b""
-    crls: tuple[bytes, ...] | None = None
-    more: tuple[bytes, ...] = ()
-    now: datetime = NOW
-    roots: frozenset[str] | None = None
-    block: dict[str, Any] | None = None
-    authentication: dict[str, Any] = field(default_factory=dict)
-    unsafe: bool = False
-
-    def evidence(self) -> Evidence:
-        report = self.chip.report(**self.report)
-        found = Evidence(report=report, certificate=self.vendor.chip_certificate(self.chip, **self.leaf))
-        if self.block is None:
-            return found
-        block = fake.id_block(report, **self.block)
-        authentication = fake.id_authentication(block, **self.authentication)
-        return found.model_copy(update={"id_block": block, "id_authentication": authentication})
-
-    def endorsements(self) -> Endorsements:
-        ask = self.ask or (self.vendor.asvk if self.chip.kind == "vlek" else self.vendor.ask)
-        crls = (self.vendor.crl(),) if self.crls is None else self.crls
-        return Endorsements((self.ark or self.vendor.ark, ask, *self.more), crls)
-
-    def decide(self) -> Authenticated:
-        endorsements = self.endorsements()
-        roots = frozenset({digest_of(endorsements.certificates[0])}) if self.roots is None else self.roots
-        return authenticate(
-            self.evidence(), endorsements, roots=roots, now=self.now, unsafe_without_revocation=self.unsafe
-        )
-
-
-def of(product: str, kind: str = "vcek", version: int = 3) -> Scene:
-    return Scene(Chip(product, kind, version), Vendor(product))
-
-
-def refused(scene: Scene) -> str:
-    """The code of the rejection of `scene`."""
-    with pytest.raises(VerificationError) as caught:
-        scene.decide()
-    assert caught.value.layer == "sev-snp"
-    return caught.value.code
 
 
 ID_KEY_DIGEST = {"id_key_digest": hashlib.sha384(fake.amd_key(fake.ec_key("id"))).digest()}

@@ -39,7 +39,7 @@ from attest.tpm import (
     layout,
 )
 from attest.tpm.layout import Hash
-from tests.unit.tpm.test_tpm_authenticate import LOG, NONCE, ima_list
+from tests.fakes.tpm_scene import LOG, NONCE, ima_list
 
 INDEX = 0x01500010
 ALL: dict[Hash, range] = {"sha256": range(24), "sha384": range(24)}

@@ -1,13 +1,9 @@
 # Hostile code calls the kernel as directly as it can.
 # ruff: noqa: PTH101,PTH102,PTH104,PTH108,PTH109,PTH116,PTH118,PTH120,PTH123,PTH208
-"""The worker of the seal tests: hostile code that runs in a real sealed process and reports what it came to.
-
-Collected by pytest as a module without tests; `run` and `sealed` start it.
-"""
+"""What the hostile worker of the seal tests tries once it is sealed: each action returns what it reports."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import json
@@ -21,65 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from appliance.seal import (
-    ReadOnlyPath,
-    Worker,
     enter,
-    plan_for,
     probe,
-    received,
-    sealed_file,
-    spawn,
     violations,
 )
-from appliance.seal.plan import Kind, SealPlan
-from attest.errors import VitrineError
+from appliance.seal.plan import SealPlan
 
-MODULE = "tests.integration.test_seal_worker"
 MIB = 1 << 20
-
-
-# ---- the controller's side
-
-
-def read_all(worker: Worker) -> bytes:
-    data = b""
-    while piece := os.read(worker.replies, 1 << 16):
-        data += piece
-    return data
-
-
-def run(
-    action: str,
-    *args: str,
-    plan: SealPlan | None = None,
-    fds: dict[str, int] | None = None,
-    deadline_s: float = 60,
-) -> tuple[int, Any, list[bytes]]:
-    """Exit status, report (None when there is none) and log lines of a worker that performs `action`."""
-    lines: list[bytes] = []
-    plan = plan or plan_for("eval", memory_bytes=256 * MIB, threads=4)
-    worker = spawn(MODULE, [action, *args], fds=fds or {}, plan=plan, log=lines.append)
-    watch = threading.Timer(deadline_s, worker.process.kill)
-    watch.start()
-    try:
-        report = read_all(worker)
-        status = worker.stop()
-    finally:
-        watch.cancel()
-    return status, json.loads(report) if report else None, lines
-
-
-def sealed(action: str, *args: str, kind: Kind = "eval", memory_bytes: int = 256 * MIB, **more: Any) -> Any:
-    """The report of a worker that sealed itself, performed `action` and was still able to report and end well."""
-    status, report, lines = run(action, *args, plan=plan_for(kind, memory_bytes=memory_bytes, threads=4), **more)
-    assert status == 0, (status, lines)
-    assert report is not None
-    return report
-
-
-# ---- the worker's side: each action returns what it reports
-
-_plans: list[SealPlan] = []
+PLANS: list[SealPlan] = []
 
 
 def _ended(action: Any) -> str:
@@ -194,7 +139,7 @@ def files() -> object:
         "shadow": _ended(lambda: open("/etc/shadow")),
         "outside": _ended(lambda: open("/bin/true", "rb")),
         "look outside": _ended(lambda: os.stat("/bin/true")),
-        "the tests": _ended(lambda: open(os.path.join(here, "test_seal_worker.py"))),
+        "the tests": _ended(lambda: open(os.path.join(here, "hostile_worker.py"))),
         "parent": _ended(lambda: os.listdir(f"/proc/{os.getppid()}")),
         "read stdlib": _ended(lambda: open(json.__file__).read()),
         "list stdlib": _ended(lambda: os.listdir(os.path.dirname(json.__file__))),
@@ -242,7 +187,7 @@ def callbacks() -> object:
 
 def twice() -> object:
     try:
-        enter(_plans[0])
+        enter(PLANS[0])
     except RuntimeError as error:
         return str(error)
     return "allowed"
@@ -290,159 +235,3 @@ ACTIONS = {f.__name__: f for f in (
     probes, threads, thread_bomb, fork_bomb, memory_bomb, files, others, late_imports, callbacks, twice, world,
     foreign_numbers, talk, stubborn, crash, spin,
 )}  # fmt: skip
-
-
-# ---- the worker's side: the real engine
-
-
-def model(plan: SealPlan, fds: dict[str, int], sealing: str, load: str) -> object:
-    """Load the engine, seal, then load the model from its memory file and decode: a digest over all logits."""
-    import hashlib
-
-    import numpy as np
-
-    from appliance.runtime import binding
-
-    llama = binding.load(fds["library"])
-
-    lines: list[bytes] = []
-    callback = llama.llama_log_callback(lambda level, text, data: lines.append(text))
-    libc = ctypes.CDLL(None)
-    libc.fdopen.restype = ctypes.c_void_p
-    layers = [one.state for one in enter(plan).layers] if sealing == "sealed" else []
-
-    llama.llama_log_set(callback, ctypes.c_void_p(0))
-    llama.llama_backend_init()
-    parameters = llama.llama_model_default_params()
-    parameters.load_mode = llama.LLAMA_LOAD_MODE_MMAP if load == "map" else llama.LLAMA_LOAD_MODE_NONE
-    file = libc.fdopen(os.dup(fds["model"]), b"rb")
-    loaded = llama.llama_model_load_from_file_ptr(ctypes.c_void_p(file), parameters)
-    assert loaded, b"".join(lines)
-    context_parameters = llama.llama_context_default_params()
-    context_parameters.n_ctx, context_parameters.n_threads, context_parameters.n_threads_batch = 512, 2, 2
-    context = llama.llama_init_from_model(loaded, context_parameters)
-    assert context, b"".join(lines)
-    vocabulary = llama.llama_model_get_vocab(loaded)
-    size = llama.llama_vocab_n_tokens(vocabulary)
-    text = b"What is 12 plus 30?"
-    tokens = (ctypes.c_int32 * 64)()
-    count = llama.llama_tokenize(vocabulary, text, len(text), tokens, 64, True, True)
-    batch = llama.llama_batch_init(64, 0, 1)
-    state, position, given = hashlib.sha256(), 0, list(tokens[:count])
-    for _ in range(12):
-        batch.n_tokens = len(given)
-        for index, token in enumerate(given):
-            batch.token[index], batch.pos[index], batch.logits[index] = token, position + index, 1
-            batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
-        assert llama.llama_decode(context, batch) == 0
-        position += len(given)
-        logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(context, len(given) - 1), (size,))
-        state.update(logits.tobytes())
-        given = [int(logits.argmax())]
-    llama.llama_free(context)
-    llama.llama_model_free(loaded)
-    return {
-        "digest": state.hexdigest(),
-        "layers": layers,
-        "violations": [r.name for r in violations(probe() if layers else [])],
-    }
-
-
-# ---- the worker's side: before or without the whole seal
-
-
-def outcome(plan: SealPlan) -> object:
-    started = time.perf_counter()
-    result = enter(plan)
-    seconds = time.perf_counter() - started
-    return {"layers": {layer.name: [layer.state, layer.detail] for layer in result.layers}, "ms": seconds * 1000}
-
-
-def with_thread(plan: SealPlan) -> object:
-    threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
-    return _refusal(plan)
-
-
-def with_socket(plan: SealPlan) -> object:
-    import socket
-
-    with socket.socket():
-        return _refusal(plan)
-
-
-def with_file(plan: SealPlan) -> object:
-    fd = os.memfd_create("open")
-    try:
-        return _refusal(plan)
-    finally:
-        os.close(fd)
-
-
-def refusal(plan: SealPlan) -> object:
-    return _refusal(plan)
-
-
-def _refusal(plan: SealPlan) -> object:
-    try:
-        enter(plan)
-    except (RuntimeError, VitrineError) as error:
-        return f"{type(error).__name__}: {error}"
-    return "sealed"
-
-
-def layer(plan: SealPlan, name: str) -> object:
-    """Apply a single layer, then make the attempts that do no harm without the others."""
-    from appliance.seal import capabilities, identity, kernel, landlock, limits, privileges, root, seccomp
-
-    if name == "none":
-        pass
-    elif name == "landlock":
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        landlock.restrict(plan.landlock)
-    elif name == "seccomp":
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        seccomp.install(plan.seccomp, seccomp.prepare(plan.seccomp))
-    elif name == "root":
-        kernel.call("unshare", kernel.CLONE_NEWNS)
-        root.replace(tuple(entry.path for entry in plan.landlock.read_only))
-    elif name == "net":
-        kernel.call("unshare", kernel.CLONE_NEWNET)
-    elif name == "limits":
-        limits.apply(plan.limits, held_bytes=limits.address_space_bytes(), own_user_namespace=False)
-    elif name == "privileges":
-        identity.take(plan.identity)
-        privileges.drop()
-        assert capabilities.effective() == 0
-    harmful = {"ptrace", "set-user", "mount", "stop-group", "death-signal", "user-namespace"}
-    from appliance.seal.attempts import ATTEMPTS
-
-    if name == "privileges":
-        harmful -= {"set-user", "mount"}
-    return {r.name: r.outcome for r in probe({one.name for one in ATTEMPTS} - harmful)}
-
-
-BEFORE = {f.__name__: f for f in (outcome, with_thread, with_socket, with_file, refusal)}
-
-
-def main() -> None:
-    plan, fds, args = received(sys.argv[1:])
-    action = args[0]
-    if action == "layer":
-        report = layer(plan, args[1])
-    elif action == "model":
-        report = model(plan, fds, *args[1:])
-    elif action in BEFORE:
-        report = BEFORE[action](plan)
-    else:
-        _plans.append(plan)
-        enter(plan)
-        report = ACTIONS[action]()
-    data = json.dumps(report).encode()
-    with contextlib.suppress(BrokenPipeError):
-        os.write(1, data)
-
-
-__all__ = ["MIB", "MODULE", "ReadOnlyPath", "read_all", "run", "sealed", "sealed_file"]
-
-if __name__ == "__main__":
-    main()
