@@ -140,3 +140,42 @@ def test_malformed_model_is_refused_before_it_is_loaded(
     assert "MALFORMED" in done.stderr
     # Of the processor, which no neighbour uses up. The parser is timed in its unit tests; this is the whole boot.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--wall", "vm", "--engine", "x"), "the engine behind the wall vm is the image's"),
+        (("run", "--wall", "vm", "--require-seal", "full"), "cannot be asked for behind the wall vm"),
+        (("run", "--wall", "vm", "--runtime", "runc"), "the wall vm has no container"),
+        (("run", "--runtime", "runc"), "the wall process has no container"),
+        (("run", "--image", "build/image/cpu"), "the wall process has no image"),
+        (("lock", "--image", "build/image/cpu"), "the wall process has no image"),
+        (("run", "--wall", "cellar"), "'process', 'container'"),
+    ],
+)
+def test_an_option_that_says_nothing_behind_this_wall_is_refused(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    done = command("appliance", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in " ".join(re.sub("[│╭╮╰╯─]", " ", done.stderr).split())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--wall", "vm"), "images/vm.toml --out build/vm"),
+        (("--wall", "vm", "--image", "elsewhere"), "expected a measured VM in elsewhere, found none"),
+        (("--wall", "container"), "build it with `appliance image build images/cpu.toml"),
+        (("--engine", "elsewhere"), "expected an engine in elsewhere, found none"),
+    ],
+)
+def test_what_a_run_needs_is_looked_for_before_anything_is_made(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    done = command("appliance", "run", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == [], "expected no lab, and no folder of bundles"

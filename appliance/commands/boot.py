@@ -1,0 +1,53 @@
+"""`appliance boot`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance import boot as booting
+from appliance import lock as locks
+from appliance.commands import engine as engines
+from appliance.commands.options import EngineOption, JsonOption
+from appliance.progress import Reporter
+from attest import console, lockfile
+from attest.errors import MalformedInput
+
+
+def boot(
+    lock: Annotated[Path, typer.Argument(help="The lockfile.")],
+    engine: EngineOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hash everything that a lockfile pins, compare, and print the event log; refuse on any difference.
+
+    Example:
+
+        appliance boot demo.lock
+    """
+    data = _read(lock)
+    folder = engines.folder(engine, lockfile.read(data).numerics.profile)
+    with (
+        Reporter() as progress,
+        booting.boot(data, lock.parent, locks.resolver(lock.parent, folder), progress=progress) as booted,
+    ):
+        if as_json:
+            sys.stdout.write(booted.log.dump().decode())
+            return
+        for record in booted.events:
+            event = record.event
+            name = f"{event.kind} {event.name}" if event.type == "artifact" else event.type
+            console.OUT.print(f"{record.index:4d}  register {record.register_}  {name:<32} {record.digest}")
+        for register, value in booted.registers.items():
+            console.OUT.print(f"register {register:<10} {value}")
+        console.OUT.print(f"booted: {len(booted.events)} events, lock {booted.lock_digest}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MalformedInput(str(path), f"expected a readable file, found: {error.strerror}") from None

@@ -1,0 +1,192 @@
+"""`appliance run`, behind each of the walls. What the run needs of this host is looked for before a lab is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from appliance import job as jobs
+from appliance import run as running
+from appliance.commands import engine as engines
+from appliance.commands.options import (
+    DataOption,
+    EngineOption,
+    JobArgument,
+    JsonOption,
+    PassphraseOption,
+    RuntimeOption,
+    check_wall,
+    default_job,
+    now,
+    passphrase,
+)
+from appliance.enclave import measured, rootfs
+from appliance.enclave import wall as walls
+from appliance.enclave.container import Runtime
+from appliance.image.measure import REFERENCE
+from appliance.notary import lab as labs
+from appliance.progress import Reporter
+from appliance.seal.requirement import Requirement
+from attest import console
+from attest.errors import EnvironmentProblem
+
+DEFAULT_LAB = Path("lab")
+MACHINE = Path("build/vm")
+"""Where a checkout has its measured VM."""
+
+WallOption = Annotated[
+    Literal["process", "container", "vm"],
+    typer.Option(help="What the run is behind: the workers' seals alone, a container, or a measured VM."),
+]
+ImageOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --wall container, the image's OCI layout, build/image/cpu by default; with --wall vm, the folder of "
+        "the machine, build/vm by default."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for behind every wall."""
+
+    job: Path
+    """The job file."""
+    lab: Path
+    """The lab's folder."""
+    passphrase_file: Path | None
+    """The passphrase of its keys."""
+    lock: Path | None
+    """The lockfile."""
+    out: Path
+    """The bundle's folder."""
+    data: tuple[Path, ...]
+    """Folders in which data sets are looked for."""
+    sign_incomplete: bool
+    """Sign what there is when the run ends early."""
+
+    def open_lab(self) -> labs.Lab:
+        """The lab, which is made where there is none."""
+        secret = passphrase(self.passphrase_file)
+        if not self.lab.exists():
+            labs.create(self.lab, passphrase=secret, now=now)
+            console.ERR.print(f"created a lab in {self.lab}")
+        return labs.open_lab(self.lab, secret, now=now)
+
+
+def run(
+    job: JobArgument = None,
+    lab: Annotated[Path, typer.Option(help="The lab's folder; made when it does not exist.")] = DEFAULT_LAB,
+    lock: Annotated[Path | None, typer.Option(help="The reviewed lockfile; JOB.lock when it exists.")] = None,
+    engine: EngineOption = None,
+    out: Annotated[Path | None, typer.Option(help="The bundle's folder; bundles/NAME-N by default.")] = None,
+    data: DataOption = None,
+    passphrase_file: PassphraseOption = None,
+    sign_incomplete: Annotated[
+        bool, typer.Option("--sign-incomplete", help="Sign what there is when the run ends early; the bundle says so.")
+    ] = False,
+    require_seal: Annotated[
+        Requirement,
+        typer.Option(help="full: refuse to run where a layer of a worker's seal is missing; any: say so."),
+    ] = "any",
+    wall: WallOption = "process",
+    image: ImageOption = None,
+    runtime: RuntimeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a job in sealed workers, offline, and leave a signed bundle. `appliance doctor` says what this host can do.
+
+    Examples:
+
+        appliance run
+
+        appliance run examples/jobs/gsm8k.yaml --lab lab --data ../data --out bundles/gsm8k
+
+        appliance run --wall container --image build/image/cpu
+
+        appliance run --wall vm --image build/vm
+    """
+    check_wall(wall, engine=engine, image=image, runtime=runtime)
+    if require_seal == "full" and wall == "vm":
+        raise typer.BadParameter("it cannot be asked for behind the wall vm: leave it out", param_hint="--require-seal")
+    path = job or default_job()
+    if lock is None and job is not None and job.with_suffix(".lock").exists():
+        lock = job.with_suffix(".lock")
+    loaded = jobs.load(path)
+    out = out or running.default_out(loaded.job.name)
+    asked = Asked(path, lab, passphrase_file, lock, out, tuple(data or ()), sign_incomplete)
+    match wall:
+        case "process":
+            outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile), require_seal)
+        case "container":
+            opened = rootfs.open_image(image or rootfs.DEFAULT)
+            outcome = _in_container(asked, opened, engine, require_seal, runtime)
+        case "vm":
+            outcome = _in_machine(asked, _machine(image or MACHINE))
+    if as_json:
+        value = {"bundle": str(outcome.bundle), "ended_by": outcome.ended_by}
+        console.print_json(value | {"results": outcome.results.model_dump(mode="json", exclude_none=True)})
+    else:
+        console.OUT.print(f"bundle: {outcome.bundle} ({outcome.ended_by})")
+
+
+def _in_front(asked: Asked, engine: Path, require_seal: Requirement) -> running.Outcome:
+    request = running.Request(
+        job=asked.job,
+        lab=asked.open_lab(),
+        engine=engine,
+        out=asked.out,
+        lock=asked.lock,
+        data=asked.data,
+        sign_incomplete=asked.sign_incomplete,
+        require_seal=require_seal,
+    )
+    with Reporter() as progress:
+        return running.run(request, progress)
+
+
+def _in_container(
+    asked: Asked, image: rootfs.Image, engine: Path | None, require_seal: Requirement, runtime: Runtime | None
+) -> running.Outcome:
+    request = walls.Request(
+        job=asked.job,
+        lab=asked.open_lab(),
+        out=asked.out,
+        image=image,
+        engine=engine,
+        lock=asked.lock,
+        data=asked.data,
+        sign_incomplete=asked.sign_incomplete,
+        require_seal=require_seal,
+        runtime=runtime,
+    )
+    with Reporter() as progress:
+        return walls.run(request, progress)
+
+
+def _in_machine(asked: Asked, image: Path) -> running.Outcome:
+    request = measured.Request(
+        job=asked.job,
+        lab=asked.open_lab(),
+        out=asked.out,
+        image=image,
+        lock=asked.lock,
+        data=asked.data,
+        sign_incomplete=asked.sign_incomplete,
+    )
+    with Reporter() as progress:
+        return measured.run(request, progress)
+
+
+def _machine(folder: Path) -> Path:
+    """The folder of a measured VM. Raises `EnvironmentProblem` where there is none."""
+    if not (folder / REFERENCE).is_file():
+        raise EnvironmentProblem(
+            f"expected a measured VM in {folder}, found none: build it with `appliance image build --format uki "
+            f"images/vm.toml --out {MACHINE}`, or name its folder with --image"
+        )
+    return folder
