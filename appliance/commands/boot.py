@@ -10,8 +10,8 @@ import typer
 
 from appliance import boot as booting
 from appliance import lock as locks
-from appliance.commands import engine as engines
 from appliance.commands.options import EngineOption, JsonOption
+from appliance.engine import places
 from appliance.progress import Reporter
 from attest import console, lockfile
 from attest.errors import MalformedInput
@@ -29,7 +29,7 @@ def boot(
         appliance boot demo.lock
     """
     data = _read(lock)
-    folder = engines.folder(engine, lockfile.read(data).numerics.profile)
+    folder = places.find(engine, lockfile.read(data).numerics.profile)
     with (
         Reporter() as progress,
         booting.boot(data, lock.parent, locks.resolver(lock.parent, folder), progress=progress) as booted,

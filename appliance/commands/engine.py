@@ -1,4 +1,4 @@
-"""`appliance engine`, and where the other commands find the engine that it builds."""
+"""`appliance engine`, and the engine that a run finds or builds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from appliance import lock as locks
 from appliance.commands.options import EngineOption
 from appliance.engine import build as engines
+from appliance.engine import places
 from appliance.engine import recipe as recipes
 from appliance.progress import Reporter
 from attest import console
@@ -41,7 +41,7 @@ def build(
 
         appliance engine build --profile portable --target aarch64 --out build/engine/portable-aarch64
     """
-    place = out or _cached(f"{profile}-{target}" if target else profile)
+    place = out or places.cached(f"{profile}-{target}" if target else profile)
     record = _build(recipe or recipes.recipe_path(profile), place, source, jobs_count, target)
     for library in record.libraries:
         console.OUT.print(f"{record.profile}: {library.name} {library.digest}, {library.size_bytes} bytes")
@@ -58,31 +58,19 @@ def show(
 
         appliance engine show
     """
-    console.print_json(recipes.load_record(folder(engine, profile)).model_dump(mode="json"))
-
-
-def folder(given: Path | None, profile: str) -> Path:
-    """The folder of the engine of `profile`: the one given, the checkout's, or the user's cache."""
-    places = [given] if given else [Path("build/engine") / profile, _cached(profile)]
-    for place in places:
-        if (place / locks.RECORD).exists():
-            return place
-    raise EnvironmentProblem(
-        f"expected an engine in {' or '.join(map(str, places))}, found none: build it with `appliance engine build "
-        f"--profile {profile}` (2 to 12 minutes, needs a C++ compiler), or name its folder with --engine"
-    )
+    console.print_json(recipes.load_record(places.find(engine, profile)).model_dump(mode="json"))
 
 
 def folder_or_build(given: Path | None, profile: str) -> Path:
-    """As `folder`; where there is none and none was named, it is built first."""
+    """As `places.find`; where there is none and none was named, it is built first."""
     try:
-        return folder(given, profile)
+        return places.find(given, profile)
     except EnvironmentProblem:
         if given:
             raise
     console.ERR.print("no engine yet: building it, once (2 to 12 minutes, needs a C++ compiler)")
-    _build(recipes.recipe_path(profile), _cached(profile), None, os.cpu_count() or 1)
-    return _cached(profile)
+    _build(recipes.recipe_path(profile), places.cached(profile), None, os.cpu_count() or 1)
+    return places.cached(profile)
 
 
 def _build(
@@ -97,8 +85,3 @@ def _build(
                 progress("compiling the engine", round(fraction * 100), 100)
 
         return engines.build(recipe, out, source=source, jobs=jobs_count, progress=report, target=target)
-
-
-def _cached(profile: str) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "vitrine" / "engine" / profile

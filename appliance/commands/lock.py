@@ -9,10 +9,10 @@ import typer
 
 from appliance import job as jobs
 from appliance import lock as locks
-from appliance.commands import engine as engines
 from appliance.commands.options import DataOption, EngineOption, JobArgument, RuntimeOption, check_wall, default_job
 from appliance.enclave import rootfs
 from appliance.enclave import wall as walls
+from appliance.engine import places
 from appliance.engine import recipe as recipes
 from appliance.progress import Reporter
 from attest import console, lockfile
@@ -62,7 +62,7 @@ def lock(
     else:
         loaded = jobs.load(path)
         suites = jobs.load_suites(loaded, tuple(data or ()))
-        folder = engines.folder(engine, loaded.job.numerics.profile)
+        folder = places.find(engine, loaded.job.numerics.profile)
         record = recipes.load_record(folder)
         with Reporter() as progress:
             text = locks.make(

@@ -23,7 +23,7 @@ from appliance.commands.options import (
     now,
     passphrase,
 )
-from appliance.enclave import measured, rootfs
+from appliance.enclave import built, measured, rootfs
 from appliance.enclave import wall as walls
 from appliance.enclave.container import Runtime
 from appliance.image.measure import REFERENCE
@@ -34,8 +34,6 @@ from attest import console
 from attest.errors import EnvironmentProblem
 
 DEFAULT_LAB = Path("lab")
-MACHINE = Path("build/vm")
-"""Where a checkout has its measured VM."""
 
 WallOption = Annotated[
     Literal["process", "container", "vm"],
@@ -126,7 +124,7 @@ def run(
             opened = rootfs.open_image(image or rootfs.DEFAULT)
             outcome = _in_container(asked, opened, engine, require_seal, runtime)
         case "vm":
-            outcome = _in_machine(asked, _machine(image or MACHINE))
+            outcome = _in_machine(asked, _machine(image or built.MACHINE))
     if as_json:
         value = {"bundle": str(outcome.bundle), "ended_by": outcome.ended_by}
         console.print_json(value | {"results": outcome.results.model_dump(mode="json", exclude_none=True)})
@@ -187,6 +185,6 @@ def _machine(folder: Path) -> Path:
     if not (folder / REFERENCE).is_file():
         raise EnvironmentProblem(
             f"expected a measured VM in {folder}, found none: build it with `appliance image build --format uki "
-            f"images/vm.toml --out {MACHINE}`, or name its folder with --image"
+            f"images/vm.toml --out {built.MACHINE}`, or name its folder with --image"
         )
     return folder

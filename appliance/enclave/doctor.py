@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal
 
-from appliance.enclave import capacity, devices, layers, runtimes
+from appliance.enclave import built, capacity, devices, layers, runtimes
 from appliance.enclave.finding import Finding
 from appliance.seal.outcome import SealLevel
 from attest.canonical import Model
@@ -22,6 +22,8 @@ VM_PARTS = ("qemu", "ovmf", "swtpm")
 """The findings without which no VM is started."""
 FATAL = ("kernel", "memory-files", "seal")
 """The findings without which no worker is started, behind any wall."""
+RUNTIMES = {"bwrap": "bubblewrap"}
+"""What `--runtime` calls a program, where that is not its name."""
 MARKS = {"ok": "ok      ", "missing": "missing ", "unusable": "unusable"}
 
 
@@ -75,6 +77,9 @@ def examine(folder: Path | None = None) -> Report:
             capacity.lockable,
             devices.confidential_guest,
             lambda: devices.confidential_host(cpuinfo),
+            built.engine,
+            built.image,
+            built.machine,
         )
         host = [*capacity.processor(cpuinfo), *(look() for look in quick)]
         seal = sealed.result()
@@ -94,17 +99,20 @@ def judge(findings: Iterable[Finding], level: SealLevel | None) -> tuple[Wall, .
         level=level if sealed else None,
         why="every worker seals itself" if sealed else f"lacks {', '.join(fatal) or 'the seal'}",
     )
-    found = [name for name in runtimes.CONTAINER_RUNTIMES if name in good]
+    found = [RUNTIMES.get(name, name) for name in runtimes.CONTAINER_RUNTIMES if name in good]
+    unbuilt = {name: "; its image is still to be built" if name in bad else "" for name in ("image", "machine")}
     container = Wall(
         name="container",
         usable=bool(found) and sealed,
-        why=f"by {' or '.join(found)}"
+        why=f"by {' or '.join(found)}{unbuilt['image']}"
         if found and sealed
         else f"lacks {'the seal' if found else 'a runtime that works'}",
     )
     lacking = [name for name in VM_PARTS if name not in good]
     speed = "with KVM" if "kvm" in good else "by emulation, 75 to 170 times slower"
-    machine = Wall(name="vm", usable=not lacking, why=f"lacks {', '.join(lacking)}" if lacking else speed)
+    machine = Wall(
+        name="vm", usable=not lacking, why=f"lacks {', '.join(lacking)}" if lacking else speed + unbuilt["machine"]
+    )
     return process, container, machine
 
 

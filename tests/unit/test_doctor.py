@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.enclave import capacity, devices, doctor, kvm, layers, runtimes
+from appliance.enclave import built, capacity, devices, doctor, kvm, layers, runtimes
 from appliance.enclave.doctor import Report
 from appliance.enclave.finding import MAX_FOUND_CHARS, Finding, missing, ok
 from appliance.enclave.runtimes import Program
@@ -54,6 +54,20 @@ def test_layers_are_those_of_a_worker_that_sealed_itself(report: Report) -> None
     assert (wall.name, wall.usable) == ("process", True)
     assert wall.level == ("full" if set(states) == {"ok"} else "partial")
     assert report.finding("landlock") == ok("landlock", "Landlock", f"ABI {landlock.abi()}", ("process",))
+
+
+def test_what_is_built_is_looked_for_where_runs_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    looks = (built.engine, built.image, built.machine)
+    assert [(finding.id, finding.state) for finding in (look() for look in looks)] == [
+        ("engine", "missing"), ("image", "missing"), ("machine", "missing"),
+    ]  # fmt: skip
+    engine = tmp_path / "cache" / "vitrine" / "engine" / "x86-64-v3"
+    for path in (engine / "record.json", tmp_path / "build/image/cpu/index.json", tmp_path / "build/vm/reference.json"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert [look().found for look in looks] == [str(engine), "build/image/cpu", "build/vm"]
 
 
 def test_text_and_json_are_made_of_the_same_data(report: Report) -> None:
@@ -107,8 +121,8 @@ class TestJudge:
         }
 
     def test_any_runtime_that_works_will_do(self) -> None:
-        assert self.walls("runc", "bwrap", "seal", bad=("podman",))["container"] == "True None by runc or bwrap"
-        assert self.walls("bwrap", "podman", "seal")["container"] == "True None by podman or bwrap"
+        assert self.walls("runc", "bwrap", "seal", bad=("podman",))["container"] == "True None by runc or bubblewrap"
+        assert self.walls("bwrap", "podman", "seal")["container"] == "True None by podman or bubblewrap"
 
     def test_a_seal_that_fails_takes_the_walls_around_it_too(self) -> None:
         walls = self.walls("bwrap", "qemu", "ovmf", "swtpm", "kvm", bad=("seal",), level=None)
@@ -117,6 +131,11 @@ class TestJudge:
             "container": "False None lacks the seal",
             "vm": "True None with KVM",  # it has a kernel of its own
         }
+
+    def test_an_image_that_is_not_built_yet_is_said_beside_the_wall(self) -> None:
+        walls = self.walls("runc", "seal", "qemu", "ovmf", "swtpm", "kvm", bad=("image", "machine"))
+        assert walls["container"] == "True None by runc; its image is still to be built"
+        assert walls["vm"] == "True None with KVM; its image is still to be built"
 
     def test_a_vm_without_kvm_is_emulated(self) -> None:
         assert "emulation" in self.walls("qemu", "ovmf", "swtpm", bad=("kvm",))["vm"]
