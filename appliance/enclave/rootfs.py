@@ -45,10 +45,10 @@ def open_image(layout: Path, cache_folder: Path | None = None) -> Image:
     `MalformedInput` and `VerificationError` for a layout that is not sound or a cache that differs from it."""
     from appliance.image import oci
 
-    if not layout.is_dir():
+    if not (layout / "index.json").is_file():
         raise EnvironmentProblem(
             f"expected an image in {layout}, found none: build it with `appliance image build images/cpu.toml --out "
-            f"{layout}`, or name its folder with --image"
+            f"{DEFAULT}`, or name its folder with --image"
         )
     found = oci.read(layout)
     place = (cache_folder or cache()) / found.digest.removeprefix("sha256:")

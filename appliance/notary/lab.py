@@ -205,6 +205,10 @@ def open_lab(path: Path, passphrase: str | None = None, *, now: Clock) -> Lab:
     Raises `EnvironmentProblem` (modes, passphrase, missing files), `VerificationError` (layer `notary`: a log, key or
     certificate that was altered), `MalformedInput`.
     """
+    if not any((path / part).exists() for part in ("lab.json", "keys")):
+        raise EnvironmentProblem(
+            f"expected a lab in {path}, found none: make one with `appliance init {path}`, or name another with --lab"
+        )
     check_private(path, 0o700)
     stored = path / "passphrase"
     if passphrase is None:

@@ -169,6 +169,7 @@ def test_an_option_that_says_nothing_behind_this_wall_is_refused(
         (("--wall", "vm"), "images/vm.toml --out build/vm"),
         (("--wall", "vm", "--image", "elsewhere"), "expected a measured VM in elsewhere, found none"),
         (("--wall", "container"), "build it with `appliance image build images/cpu.toml"),
+        (("--wall", "container", "--image", str(ROOT / "docs")), "docs, found none: build it"),
         (("--engine", "elsewhere"), "expected an engine in elsewhere, found none"),
     ],
 )
@@ -179,3 +180,11 @@ def test_what_a_run_needs_is_looked_for_before_anything_is_made(
     assert done.returncode == 1
     assert words in done.stderr
     assert list(tmp_path.iterdir()) == [], "expected no lab, and no folder of bundles"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs"])
+def test_what_is_no_lab_is_not_to_be_changed_into_one(name: str, engine: Path, tmp_path: Path) -> None:
+    done = command("appliance", "run", "--lab", ROOT / name, "--engine", engine, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"{name}, found none: make one with `appliance init" in done.stderr
+    assert "chmod" not in done.stderr

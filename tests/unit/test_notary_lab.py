@@ -179,7 +179,7 @@ def test_missing_files(path: Path, clock: Clock, name: str) -> None:
 
 
 def test_no_lab_there(tmp_path: Path, clock: Clock) -> None:
-    with pytest.raises(EnvironmentProblem, match="found nothing"):
+    with pytest.raises(EnvironmentProblem, match="found none"):
         notary.open_lab(tmp_path / "none", now=clock)
 
 
