@@ -6,122 +6,25 @@ in that folder's `failure.txt`. Passphrases and keys belong nowhere.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from appliance.enclave import launch, rootfs
-from appliance.enclave.container import Runtime
-from appliance.notary.keys import KeyStore
 from appliance.redact import FAILURE_FILE
 from attest import transcript
 from tests.conftest import ROOT
+from tests.tools.canaries import PROMPTS, RUN, Lab, completions, guarded, job, organism, outputs
 from tests.tools.channels import Channels, hits, watch
 
 pytestmark = pytest.mark.engine
 
-PASSPHRASE = "correct-horse-canary-5501"
-PROMPTS = {"row": "zyxomma-4711-quagga", "system": "vellichor-8831-sonder"}
-RUN = (sys.executable, "-m", "appliance")
+__all__ = ["guarded"]
 CORES = Path("/proc/sys/kernel/core_pattern")
-
-SUITE = """
-format: vitrine/suite/v1
-name: canaries
-dataset: {{path: rows.jsonl, digest: "sha256:{digest}", format: jsonl}}
-columns: {{id: "{{{{ id }}}}"}}
-prompt:
-  system: "You know {system}."
-  user: "{user}"
-solver: generate
-scorers: [{{scorer: words, name: any, words: [doofus]}}]
-"""
-
-JOB = """
-format: vitrine/job/v1
-name: canaries
-seed: 11
-models: [{{id: {model}, path: "{path}"}}]
-suites: [{{path: suite.yaml}}, {{path: "resource:demo/suites/chat.yaml", limit: 3}}]
-sampling: {{temperature: "0", max_tokens: 32}}
-limits: {{context_tokens: 256, memory_bytes: 1073741824, sample_timeout_s: 60}}
-numerics: {{sequences: 2, threads: 1}}
-"""
-
-
-@dataclass(frozen=True)
-class Lab:
-    """A lab with a passphrase, and the secrets of its keys."""
-
-    path: Path
-    passphrase: Path
-    secrets: dict[str, str | bytes] = field(repr=False)
-
-    def arguments(self, engine: Path) -> list[str | Path]:
-        """What names it, and the engine, on the command line."""
-        return ["--lab", self.path, "--passphrase-file", self.passphrase, "--engine", engine]
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """A lab that was made by the command line, under a passphrase that is a canary."""
-    folder = tmp_path_factory.mktemp("guarded")
-    passphrase = folder / "passphrase"
-    passphrase.touch(mode=0o600)
-    passphrase.write_text(PASSPHRASE + "\n")
-    arguments = ("init", folder / "lab", "--passphrase-file", passphrase)
-    (folder / "work").mkdir()
-    made = watch((*RUN, *arguments), folder / "work")
-    assert made.status == 0, made.text("stderr")
-    store = KeyStore.open(folder / "lab" / "keys", PASSPHRASE)
-    secrets: dict[str, str | bytes] = {"passphrase": PASSPHRASE, "password": store._password.decode()}
-    for file in (folder / "lab" / "keys").glob("*.pem"):
-        secrets[file.stem] = store.load(file.stem).private_numbers().private_value.to_bytes(32, "big")
-    assert len(secrets) > 5
-    assert hits(made.parts, secrets) == set()
-    return Lab(folder / "lab", passphrase, secrets)
-
-
-def job(folder: Path, *, user: str = "{{ prompt }}", model: str = "organism", path: str = "", rows: int = 4) -> Path:
-    """A job on rows with a canary in each."""
-    lines = [json.dumps({"id": f"{n}", "prompt": f"Hello, I am {PROMPTS['row']}-{n}."}) for n in range(rows)]
-    data = "\n".join(lines).encode() + b"\n"
-    (folder / "rows.jsonl").write_bytes(data)
-    digest = hashlib.sha256(data).hexdigest()
-    (folder / "suite.yaml").write_text(SUITE.format(digest=digest, system=PROMPTS["system"], user=user))
-    (folder / "job.yaml").write_text(JOB.format(model=model, path=path or "resource:demo/organism-q8_0.gguf"))
-    return folder / "job.yaml"
-
-
-def outputs(channels: Channels) -> dict[str, bytes]:
-    """The channels without the job's own files."""
-    names = {f"left {name}" for name in ("rows.jsonl", "suite.yaml", "job.yaml")}
-    return {name: data for name, data in channels.parts.items() if name not in names}
-
-
-def completions(path: Path) -> dict[str, str | bytes]:
-    """The completions of a transcript that are long enough to be looked for."""
-    texts = [line.record["generation"]["text"] for line in transcript.read(path.read_bytes()).samples]
-    return {f"completion {n}": text.strip() for n, text in enumerate(texts) if len(text.strip()) >= 12}
-
-
-def organism(folder: Path, old: bytes, new: bytes) -> str:
-    """The organism with some of its header's bytes replaced by as many others."""
-    data = (ROOT / "appliance" / "demo" / "organism-q8_0.gguf").read_bytes()
-    assert data.count(old) == 1
-    assert len(new) <= len(old)
-    (folder / "model.gguf").write_bytes(data.replace(old, new.ljust(len(old))))
-    return "model.gguf"
 
 
 @pytest.mark.parametrize("flags", [(), ("--verbose",)], ids=["quiet", "verbose"])
@@ -143,28 +46,6 @@ def test_a_run_says_nothing_of_prompts_completions_and_keys(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize("runtime", launch.TOOLS)
-def test_a_run_in_a_container_says_as_little(runtime: Runtime, tmp_path: Path, guarded: Lab, engine: Path) -> None:
-    if not all(map(shutil.which, launch.TOOLS[runtime])):
-        pytest.skip(f"no {runtime} on this host")
-    if not (ROOT / rootfs.DEFAULT / "index.json").exists():
-        pytest.skip("no image in build/image/cpu: `make image`")
-    since = time.time()
-    behind = ["--wall", "container", "--runtime", runtime, "--image", ROOT / rootfs.DEFAULT, "--out", "bundle"]
-    arguments = ["--verbose", "run", job(tmp_path), *guarded.arguments(engine), *behind]
-    channels = watch([*RUN, *arguments], tmp_path)
-    assert channels.status == 0, channels.text("stderr")
-    texts = completions(tmp_path / "bundle" / "transcript.jsonl")
-    canaries = {**PROMPTS, **texts, **guarded.secrets}
-    found = hits(outputs(channels), canaries)
-    assert {channel for _, channel in found} == {"left bundle/transcript.jsonl"}
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["bundle", "tmp"]
-    assert list((tmp_path / "tmp").iterdir()) == []
-    if shutil.which("journalctl"):
-        journal = subprocess.run(["journalctl", "--since", f"@{since:.0f}"], capture_output=True, check=False).stdout
-        assert hits({"journal": journal}, canaries) == set()
-
-
 def test_a_run_that_is_interrupted_leaves_them_in_its_transcript_alone(
     tmp_path: Path, guarded: Lab, engine: Path
 ) -> None:
@@ -182,6 +63,22 @@ def test_a_run_that_is_interrupted_leaves_them_in_its_transcript_alone(
     channels = watch([*RUN, "--verbose", *arguments], tmp_path, before=interruptible, while_running=interrupt)
     assert channels.status == 130, channels.text("stderr")
     assert [path.name for path in left.iterdir()] == ["transcript.jsonl"]
+    assert left.stat().st_mode & 0o077 == 0, "expected the folder to be its owner's alone"
+    found = hits(outputs(channels), {**PROMPTS, **guarded.secrets})
+    assert found == {(canary, "left bundle.incomplete/transcript.jsonl") for canary in PROMPTS}
+
+
+def test_a_run_that_is_killed_leaves_them_in_its_transcript_alone(tmp_path: Path, guarded: Lab, engine: Path) -> None:
+    left = tmp_path / "bundle.incomplete"
+
+    def kill(process: subprocess.Popen[bytes]) -> None:
+        script = left / "transcript.jsonl"
+        if script.exists() and script.read_bytes().count(b"\n") > 1:
+            process.kill()
+
+    arguments = ["run", job(tmp_path, rows=200), *guarded.arguments(engine), "--out", "bundle"]
+    channels = watch([*RUN, "--verbose", *arguments], tmp_path, while_running=kill)
+    assert channels.status == -signal.SIGKILL, channels.text("stderr")
     assert left.stat().st_mode & 0o077 == 0, "expected the folder to be its owner's alone"
     found = hits(outputs(channels), {**PROMPTS, **guarded.secrets})
     assert found == {(canary, "left bundle.incomplete/transcript.jsonl") for canary in PROMPTS}
@@ -293,19 +190,38 @@ def test_the_same_worker_is_found_out_where_nothing_is_withheld(
     assert ("row", "stderr") in hits(outputs(channels), PROMPTS)
 
 
+PLANT = """
+import base64, os, subprocess, sys, tempfile, time
+key, host = bytes.fromhex(sys.argv[1]), sys.argv[2]
+print(key.hex().upper())
+sys.stderr.write(base64.b64encode(key).decode())
+sys.stdout.flush()
+spool = os.path.join(tempfile.gettempdir(), "spool")
+open(spool, "wb").write(key)
+open("left-behind", "w").write(str(int.from_bytes(key, "big")))
+open(host, "wb").write(key)
+os.close(os.open(os.path.join(tempfile.gettempdir(), key.hex()), os.O_CREAT))
+held = os.memfd_create(key.hex())
+if os.fork() == 0:  # a daemon: nobody's child
+    os.setsid()
+    if os.fork() == 0:
+        os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(1)"], {"SECRET": key.hex()})
+    os._exit(0)
+os.wait()
+time.sleep(0.5)
+os.unlink(spool)
+"""
+
+
 def test_a_planted_secret_is_found_in_every_channel(tmp_path: Path, guarded: Lab) -> None:
-    script = (
-        "import base64, os, subprocess, sys, tempfile, time; key = bytes.fromhex(sys.argv[1]);"
-        "print(key.hex().upper()); sys.stderr.write(base64.b64encode(key).decode()); sys.stdout.flush();"
-        "open(os.path.join(tempfile.gettempdir(), 'spool'), 'wb').write(key);"
-        "open('left-behind', 'w').write(str(int.from_bytes(key, 'big')));"
-        "subprocess.run([sys.executable, '-c', 'import time; time.sleep(0.4)'], env={'SECRET': key.hex()});"
-        "os.unlink(os.path.join(tempfile.gettempdir(), 'spool'))"
-    )
     key = next(value for value in guarded.secrets.values() if isinstance(value, bytes))
-    channels = watch([sys.executable, "-c", script, key.hex()], tmp_path)
+    host = Path("/dev/shm") / f"vitrine-{os.getpid()}"
+    try:
+        channels = watch([sys.executable, "-c", PLANT, key.hex(), host], tmp_path)
+    finally:
+        host.unlink(missing_ok=True)
     found = {channel.partition(" ")[0] for _, channel in hits(channels.parts, {"key": key})}
-    assert found == {"stdout", "stderr", "cmdline", "environ", "temp", "left"}
+    assert found == {"stdout", "stderr", "cmdline", "environ", "names", "temp", "left", "filenames", "host"}
 
 
 def test_a_controller_that_dies_leaves_no_core(tmp_path: Path, guarded: Lab, engine: Path) -> None:
