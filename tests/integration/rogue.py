@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import time
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,7 +62,7 @@ def raw(data: bytes) -> Callable[[Link], object]:
 
     def behave(link: Link) -> None:
         os.write(link._out, data)
-        time.sleep(600)
+        threading.Event().wait(600)
 
     return behave
 
@@ -87,7 +87,7 @@ BEHAVIOURS: dict[str, Callable[[Link], object]] = {
     "wrong-kind": raw(HEADER.pack(2, Kind.RESULTS, 0, 0) + b"{}"),
     "flood": raw((HEADER.pack(2, Kind.REPLY, 0, 0) + b"{}") * 1000),
     "wrong-tag": raw(HEADER.pack(2, Kind.REPLY, 0, 99) + b"{}"),
-    "hang": lambda _link: time.sleep(600),
+    "hang": lambda _link: threading.Event().wait(600),
     "die": lambda _link: os.abort(),
     "memory": memory_bomb,
     "chatter": lambda _link: sys.stdout.write("x" * (32 << 20)) and None,

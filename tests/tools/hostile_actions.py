@@ -1,5 +1,5 @@
 # Hostile code calls the kernel as directly as it can.
-# ruff: noqa: PTH101,PTH102,PTH104,PTH108,PTH109,PTH116,PTH118,PTH120,PTH123,PTH208
+# ruff: noqa: PTH101, PTH102, PTH104, PTH108, PTH116, PTH118, PTH120, PTH123, PTH208
 """What the hostile worker of the seal tests tries once it is sealed: each action returns what it reports."""
 
 from __future__ import annotations
@@ -7,14 +7,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import multiprocessing
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import jinja2
 
 from appliance.seal import (
     enter,
@@ -24,6 +28,8 @@ from appliance.seal import (
 from appliance.seal.plan import SealPlan
 
 MIB = 1 << 20
+CLONE = 56 if os.uname().machine == "x86_64" else 220
+"""The number of clone; asked for before the seal, like the modules that want entropy when they are imported."""
 PLANS: list[SealPlan] = []
 
 
@@ -77,9 +83,6 @@ def thread_bomb() -> object:
 
 
 def fork_bomb() -> object:
-    import multiprocessing
-    import subprocess
-
     context = multiprocessing.get_context("fork")
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -95,8 +98,8 @@ def fork_bomb() -> object:
         "subprocess": lambda: subprocess.run(["/bin/true"], check=False),
         "system": lambda: subprocess.run("true", shell=True, check=False),
         "multiprocessing": lambda: context.Process(target=int).start(),
-        "clone": lambda: raw(56 if os.uname().machine == "x86_64" else 220, signal.SIGCHLD, 0, 0, 0, 0),
-        "clone-vm": lambda: raw(56 if os.uname().machine == "x86_64" else 220, 0x100 | signal.SIGCHLD, 0, 0, 0, 0),
+        "clone": lambda: raw(CLONE, signal.SIGCHLD, 0, 0, 0, 0),
+        "clone-vm": lambda: raw(CLONE, 0x100 | signal.SIGCHLD, 0, 0, 0, 0),
         "clone3": lambda: raw(435, 0, 88),
     }
     return {name: {_ended(way) for _ in range(50)}.pop() for name, way in ways.items()}
@@ -170,13 +173,11 @@ def others() -> object:
 
 
 def late_imports() -> object:
-    absent = [name for name in ("colorsys", "fractions", "difflib", "jinja2") if name not in sys.modules]
+    absent = [name for name in ("colorsys", "fractions", "difflib") if name not in sys.modules]
     found = {}
-    for name in ("colorsys", "fractions", "difflib", "jinja2", "decimal", "attest.errors", "encodings.idna"):
+    for name in ("colorsys", "fractions", "difflib", "decimal", "attest.errors", "encodings.idna"):
         found[name] = _ended(lambda name=name: __import__(name))
     found["code"] = _ended(lambda: __import__("_curses"))
-    import jinja2
-
     return {"absent": absent, "found": found, "template": jinja2.Template("{{ 6 * n }}").render(n=7)}
 
 
@@ -195,8 +196,10 @@ def twice() -> object:
 
 def world() -> object:
     return {
-        "host": os.uname().nodename,
-        "cwd": os.getcwd(),
+        "host": _ended(os.uname),
+        "folder": _ended(os.getcwd),
+        "entropy": _ended(lambda: os.urandom(1)),
+        "sleep": _ended(lambda: time.sleep(0.01)),
         "user": os.getuid(),
         "environment": sorted(os.environ),
         "hash": hash("vitrine"),
@@ -218,7 +221,7 @@ def talk() -> object:
 
 def stubborn() -> object:
     os.write(1, b'"here"')
-    time.sleep(600)
+    threading.Event().wait(600)
     return None
 
 
