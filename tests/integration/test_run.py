@@ -64,17 +64,6 @@ def test_same_job_gives_the_same_bytes(made: Made, tmp_path: Path, execute: Call
     assert second.job.attempt > first.job.attempt
 
 
-def test_thread_count_does_not_change_a_bit(made: Made, tmp_path: Path, execute: Callable[..., run.Outcome]) -> None:
-    job = tmp_path / "threads.yaml"
-    job.write_text(SMALL_JOB.replace("threads: 1", "threads: 2"))
-    bundle = execute(job, tmp_path / "threads").bundle
-    samples = [
-        [line.raw_record for line in transcript.read((folder / "transcript.jsonl").read_bytes()).samples]
-        for folder in (made.bundle, bundle)
-    ]
-    assert samples[0] == samples[1]
-
-
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
