@@ -35,6 +35,8 @@ class Source(Model):
     """The package."""
     path: Path_
     """The file's path in it, without a slash at the start."""
+    release: Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+$", max_length=64)] | None = None
+    """The release of the archive that has the package, `bookworm-backports`; None: one that the host has anyway."""
 
 
 class Modules(Model):
@@ -43,7 +45,7 @@ class Modules(Model):
     folder: Path_
     """The folder that they are under."""
     load: Annotated[tuple[Path_, ...], Field(min_length=1, max_length=64)]
-    """Their paths below it, in the order of loading: each after those that it needs."""
+    """Their paths below it, in the order of loading: each after those that it needs. The build unpacks `.ko.xz`."""
 
 
 class Flag(Model):
@@ -101,6 +103,10 @@ class MachineRecipe(Model):
     def packages(self) -> tuple[str, ...]:
         """The Debian packages that the build takes files from, each once."""
         return tuple(sorted({self.kernel.package, self.stub.package}))
+
+    def releases(self) -> tuple[str, ...]:
+        """The releases that the packages are from, beside those that the host takes packages from."""
+        return tuple(sorted({source.release for source in (self.kernel, self.stub) if source.release}))
 
     def digest(self) -> str:
         """The digest of the recipe's canonical JSON: comments and order in the file do not count."""
