@@ -112,7 +112,8 @@ class Apt:
 
     def _own_sources(self) -> str:
         """What this host's list of sources says; its folder of such lists is read anyway."""
-        path = Path(shlex.split(self._run("apt-config", "shell", "LIST", "Dir::Etc::sourcelist/f"))[0].partition("=")[2])
+        (said,) = shlex.split(self._run("apt-config", "shell", "LIST", "Dir::Etc::sourcelist/f"))
+        path = Path(said.removeprefix("LIST="))
         return path.read_text("utf-8") + "\n" if path.is_file() else ""
 
     def _source(self, release: str) -> str:

@@ -15,12 +15,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from appliance.image.lock import MAX_LOCK_BYTES, Locked
+from appliance.image import lock as lock_file
+from appliance.image.lock import Locked
 from appliance.image.recipe import AbsolutePath, Glob, Name, Text
 from attest import canonical
 from attest.canonical import Model, dump_model, validate
 from attest.digest import Digest, digest_of
-from attest.errors import MalformedInput, VerificationError
+from attest.errors import MalformedInput
 
 FORMAT = "vitrine/machine-recipe/v1"
 ROOT_ARGUMENT = "vitrine.root="
@@ -163,17 +164,6 @@ def write_lock(lock: MachineLock) -> bytes:
 
 def read_lock(path: Path, recipe: MachineRecipe) -> MachineLock:
     """The lock at `path`, if it is of `recipe`. Raises `MalformedInput`, `VerificationError`."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_LOCK_BYTES + 1)
-    except OSError as error:
-        raise MalformedInput("machine lock", f"expected a file {path}: {error.strerror}") from None
-    if len(data) > MAX_LOCK_BYTES:
-        raise MalformedInput("machine lock", f"expected at most {MAX_LOCK_BYTES} bytes, found more")
-    lock = canonical.parse(MachineLock, data, "machine lock")
-    if lock.recipe_digest != recipe.digest():
-        raise VerificationError(
-            "image", "recipe", expected=f"recipe {lock.recipe_digest}, which the lock is of", found=recipe.digest(),
-            advice="the recipe has changed: make the lock again with `appliance image lock`, and review it",
-        )  # fmt: skip
+    lock = canonical.parse(MachineLock, lock_file.read_bytes(path, "machine lock"), "machine lock")
+    lock_file.check_recipe(lock.recipe_digest, recipe.digest())
     return lock
