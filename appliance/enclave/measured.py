@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 from appliance import produce
 from appliance.enclave import container, delivery, inputs, vm
 from appliance.enclave.channel import Host, Start
+from appliance.enclave.leftovers import private_folder
 from appliance.image import assemble, measure, pcr
 from appliance.image.tree import Tree, file, tree
 from appliance.memfd import Progress
@@ -69,8 +69,8 @@ def run(request: Request, progress: Progress) -> Outcome:
     found = inputs.find(request.job, request.lock, request.data)
     values = measure.load(request.image / measure.REFERENCE)
     challenge, nonce = request.lab.challenge(), secrets.token_bytes(32)
-    with tempfile.TemporaryDirectory(prefix=f".{request.out.name}.wall-", dir=request.out.parent) as folder:
-        disk = Path(folder) / "inputs.img"
+    with private_folder(f".{request.out.name}.wall-", request.out.parent) as folder:
+        disk = folder / "inputs.img"
         descriptor = assemble.write_disk(content(found), disk, seconds=0, name=INPUTS)
         before = reference.replay((pcr.inputs(descriptor.block()),))[reference.APPLICATION].hex()
         # 2. The machine.
