@@ -277,8 +277,6 @@ def run(
         with Reporter() as progress:
             outcome = walls.run(behind, progress)
     elif wall == "vm":
-        if require_seal == "full":
-            raise EnvironmentProblem("--require-seal full cannot be asked for behind the wall vm: leave it out there")
         machine = measured.Request(
             job=path,
             lab=notary,
@@ -287,6 +285,7 @@ def run(
             lock=lock,
             data=tuple(data or ()),
             sign_incomplete=sign_incomplete,
+            require_seal=require_seal,
         )
         with Reporter() as progress:
             outcome = measured.run(machine, progress)

@@ -28,6 +28,7 @@ from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
 from appliance.notary.protocol import Register
 from appliance.run import Outcome
+from appliance.seal.requirement import Requirement
 from attest import canonical, eventlog, evidence, job, machine, reference, verify
 from attest.errors import EnvironmentProblem, VerificationError
 from attest.reference import ReferenceValues
@@ -58,6 +59,8 @@ class Request:
     """Folders in which data sets are looked for, beside the suites' own."""
     sign_incomplete: bool = False
     """Sign what there is when the run ends early."""
+    require_seal: Requirement = "any"
+    """What the user asks of the workers' seals, which the image's kernel decides."""
 
 
 def run(request: Request, progress: Progress) -> Outcome:
@@ -148,6 +151,7 @@ def _start(request: Request, found: inputs.Inputs, challenge: str) -> Start:
         out=f"{container.OUT}/bundle",
         deliver="channel",
         sign_incomplete=request.sign_incomplete,
+        require_seal=request.require_seal,
         lab=request.lab.name,
         trusted_root=request.lab.trusted_root,
         challenge=challenge,
