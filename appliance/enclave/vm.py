@@ -60,9 +60,6 @@ MEMORY_MIB = 1024
 KVM_TIMEOUT_S = 5.0
 QEMU_END_S = 1.0
 WORDS_BYTES = 2000
-EMULATED = "max,cx16=off,la57=off"
-"""The emulated processor: all that QEMU can, without the instruction CMPXCHG16B, which in QEMU 7.2 now and then leaves
-flags that nothing has set, so that the kernel panics; and with four levels of page tables, not five."""
 WORK = "vitrine-machine-"
 SHORT = Path("/tmp")  # noqa: S108 - the folder in it is private
 """Paths of sockets are short, so a machine's folder lies here whatever TMPDIR says."""
@@ -102,7 +99,7 @@ class VmPlan:
 
     def arguments(self, work: Path) -> list[str]:
         """QEMU's arguments; sockets, console and the copy of the settings lie in the folder `work`."""
-        cpu = "host" if self.accelerator == "kvm" else EMULATED
+        cpu = "host" if self.accelerator == "kvm" else "max"
         smm = "on" if self.enrolled else "off"
         arguments = ["-machine", f"q35,smm={smm},hpet=off", "-accel", self.accelerator, "-cpu", cpu]
         if self.enrolled:  # settings that only the firmware's own mode of the processor can write
