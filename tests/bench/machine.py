@@ -1,9 +1,9 @@
-"""The measured virtual machine, emulated: from the start of a run behind the wall `vm` to the default job's first sample.
+"""The measured virtual machine, emulated: from the start of a run behind the wall `vm` to its first sample.
 
-Emulated also where there is KVM, because that is what a host without it waits for. The run is stopped as its first
-sample is in. Wall time is what an operator waits; CPU time, of QEMU alone, is what other processes change little.
-Beside the total the row has both for each phase, and the CPU seconds of the one thread that had most of them: on a
-quiet machine that is about how long a phase takes.
+The job is the default one. Emulated also where there is KVM, because that is what a host without it waits for. The
+run is stopped as its first sample is in. Wall time is what an operator waits; CPU time, of QEMU alone, is what other
+processes change little. Beside the total the row has both for each phase, and the CPU seconds of the one thread that
+had most of them: on a quiet machine that is about how long a phase takes.
 """
 
 from __future__ import annotations
