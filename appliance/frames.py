@@ -28,7 +28,7 @@ class Kind(IntEnum):
     HELLO = 2
     """Worker to controller: seal outcome and probes, sent before the worker sees an untrusted byte (JSON)."""
     READY = 3
-    """Worker to controller: models loaded or data sets read; the plan (JSON of names and counts)."""
+    """Worker to controller: model loaded (empty) or data sets read; the plan (JSON of names and counts)."""
     REQUEST = 4
     """Eval worker to model worker `route`; the controller forwards it unread."""
     REPLY = 5
@@ -43,6 +43,8 @@ class Kind(IntEnum):
     """Controller to worker: finish with what there is."""
     CANCEL = 10
     """Eval worker to model worker `route`: end the request with this tag. It is answered like any other."""
+    TESTED = 11
+    """Model worker to controller, once, after its first reply or when it is told to stop: its self-test (JSON)."""
 
 
 class ChannelError(Exception):

@@ -20,6 +20,7 @@ from typing import Literal
 from appliance.frames import ChannelError, Frame, Kind, Reader, pack, write_all, write_some
 from appliance.redact import Discretion
 from appliance.seal.launch import Worker
+from appliance.selftests import TIMEOUT_S
 from appliance.transcript import TranscriptWriter
 from attest import canonical
 from attest.canonical import Model
@@ -122,6 +123,24 @@ class Station:
             raise self.failure(f"expected {kind.name}, found {frame.kind.name}")
         return frame.payload
 
+    def last_word(self, kind: Kind, timeout_s: float) -> bytes:
+        """Tell it to stop; the payload of its frame of `kind`. Replies before that are for nobody any more.
+
+        Raises `WorkerFailure`.
+        """
+        try:
+            write_all(self.worker.requests, bytes(self.unsent) + pack(Kind.STOP, b""), WRITE_TIMEOUT_S)
+            self.unsent.clear()
+            while (frame := self.reader.receive(timeout_s)).kind == Kind.REPLY:
+                pass
+        except ChannelError as error:
+            raise self.failure(str(error)) from None
+        if frame.kind == Kind.FAILURE:
+            raise self.reported(frame)
+        if frame.kind != kind:
+            raise self.failure(f"expected {kind.name}, found {frame.kind.name}")
+        return frame.payload
+
     def reported(self, frame: Frame) -> WorkerFailure:
         """The failure that the worker itself reports."""
         try:
@@ -154,15 +173,18 @@ def relay(
     sample_timeout_s: float,
     end: float,
     on_sample: Callable[[], None],
+    on_tested: Callable[[int, bytes], None],
 ) -> bytes:
     """Carry frames until the eval worker sends the results; their bytes. `end` is a `time.monotonic()` value.
 
-    A request may wait in its model's queue as long as one may run. Raises `WorkerFailure`. A `KeyboardInterrupt` passes
-    through; `finish` gets the results of what there is.
+    A request may wait in its model's queue as long as one may run, and for the self-test that follows a model's first
+    one. `on_tested` gets that test's report, and whatever it raises ends the relay. Raises `WorkerFailure`. A
+    `KeyboardInterrupt` passes through; `finish` gets the results of what there is.
     """
     waiting: Waiting = {}
     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
     stations = (evals, *models)
+    limit_s, asked, tested = 2 * sample_timeout_s + GRACE_S, set[int](), set[int]()
     with _interrupts_held() as interrupted, selectors.DefaultSelector() as selector:
         for station in stations:
             selector.register(station.worker.replies, selectors.EVENT_READ, station)
@@ -180,12 +202,21 @@ def relay(
                     station.flush()
                     continue
                 for frame in _frames(station):
-                    if station is not evals:
+                    if station is not evals and frame.kind == Kind.TESTED:
+                        route = models.index(station)
+                        on_tested(route, frame.payload)
+                        tested.add(route)
+                        waiting |= {key: time.monotonic() + limit_s for key in waiting if key[0] == route}
+                    elif station is not evals:
                         _from_model(frame, models.index(station), station, evals, waiting)
                     elif frame.kind == Kind.RESULTS:
                         return frame.payload
                     else:
-                        _from_evals(frame, evals, models, writer, waiting, 2 * sample_timeout_s + GRACE_S, on_sample)
+                        # What comes after a model's first request waits for its self-test.
+                        patience_s = TIMEOUT_S if frame.route in asked - tested else 0.0
+                        _from_evals(frame, evals, models, writer, waiting, limit_s + patience_s, on_sample)
+                        if frame.kind == Kind.REQUEST:
+                            asked.add(frame.route)
                     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
 
 
@@ -237,13 +268,21 @@ def finish(evals: Station, writer: TranscriptWriter, timeout_s: float = 60.0) ->
 
 
 def _frames(station: Station) -> list[Frame]:
+    """What has come. Frames that came with one that was expected earlier are taken before the stream's end is told."""
     try:
-        station.reader.fill()
-        frames = []
-        while (frame := station.reader.take()) is not None:
-            frames.append(frame)
+        frames = _taken(station)
+        if not frames:
+            station.reader.fill()
+            frames = _taken(station)
     except ChannelError as error:
         raise station.failure(str(error)) from None
+    return frames
+
+
+def _taken(station: Station) -> list[Frame]:
+    frames = []
+    while (frame := station.reader.take()) is not None:
+        frames.append(frame)
     return frames
 
 

@@ -30,7 +30,7 @@ from appliance.evals.suite import Suite
 from appliance.job import LoadedJob, LoadedSuite
 from appliance.memfd import Progress
 from appliance.notary.protocol import Notary
-from appliance.relay import MAX_RESULTS_BYTES, Station, WorkerFailure, finish, relay
+from appliance.relay import MAX_RESULTS_BYTES, WorkerFailure, finish, relay
 from appliance.seal.requirement import Requirement
 from appliance.seal.reserve import Reserve
 from appliance.transcript import TranscriptWriter
@@ -127,10 +127,10 @@ def _run(
             plan = crew.plan
             writer.open({"job": job_digest(loaded.job), "plan": [entry.model_dump(mode="json") for entry in plan]})
             # 6. The samples.
-            ended_by, results_bytes, failure = _samples(loaded, crew, writer, plan, progress)
+            ended_by, results_bytes, failure = _samples(request, loaded, crew, writer, plan, progress)
             ended = datetime.now(UTC)
             writer.close({"ended_by": ended_by})
-        if failure is not None and (results_bytes is None or not request.sign_incomplete):
+        if failure is not None and results_bytes is None:
             LOG.warning("incomplete", ended_by=ended_by, transcript=str(folder / "transcript.jsonl"))
             redact.keep(failure, folder)
             raise failure
@@ -148,7 +148,7 @@ def _run(
                 enrolled=enrolled,
                 seals=crew.seals,
                 plan=plan,
-                determinism=crew.determinism,
+                determinism=crew.tests.reports(),
                 results=results,
                 transcript=folder / "transcript.jsonl",
                 writer=writer,
@@ -205,6 +205,7 @@ def _check_against_job(booted: Booted, loaded: LoadedJob, suites: list[LoadedSui
 
 
 def _samples(
+    request: Request,
     loaded: LoadedJob,
     crew: workers.Crew,
     writer: TranscriptWriter,
@@ -223,18 +224,29 @@ def _samples(
             sample_timeout_s=limits.sample_timeout_s,
             end=time.monotonic() + limits.wall_time_s,
             on_sample=lambda: progress("samples", len(writer.samples), total),
+            on_tested=crew.tests.take,
         )
+        crew.finish_tests()
+    except (MalformedInput, VerificationError) as error:
+        # A self-test that is not whole, or not what the job promises: whatever was asked for, this is not signed.
+        LOG.warning("stopped early", ended_by="failed", samples=len(writer.samples), planned=total, reason=str(error))
+        return "failed", None, error
     except (WorkerFailure, KeyboardInterrupt) as error:
         ended_by: EndedBy = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         LOG.warning("stopped early", ended_by=ended_by, samples=len(writer.samples), planned=total, reason=str(error))
-        return ended_by, _finish(crew.evals, writer), error
+        return ended_by, _finish(crew, writer, sign=request.sign_incomplete), error
     return "done", results, None
 
 
-def _finish(evals: Station, writer: TranscriptWriter) -> bytes | None:
+def _finish(crew: workers.Crew, writer: TranscriptWriter, *, sign: bool) -> bytes | None:
+    """The results of what there is, where they are to be signed."""
     try:
-        return finish(evals, writer)
-    except (WorkerFailure, KeyboardInterrupt) as error:
+        results = finish(crew.evals, writer)
+        if not sign:
+            return None
+        crew.finish_tests()
+        return results
+    except (WorkerFailure, KeyboardInterrupt, MalformedInput, VerificationError) as error:
         LOG.warning("no results of the incomplete run", reason=str(error))
         return None
 

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 from pydantic import RootModel
 
-from appliance import lock, redact
+from appliance import lock, redact, selftests
 from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord
 from appliance.frames import Kind
@@ -31,9 +31,9 @@ from appliance.seal.plan import Kind as SealKind
 from appliance.seal.plan import plan_for
 from appliance.seal.requirement import Requirement, require
 from appliance.seal.reserve import Reserve
-from attest import canonical, determinism, seal
+from appliance.selftests import SelfTests
+from attest import canonical, seal
 from attest.canonical import Model
-from attest.determinism import SelfTest
 from attest.digest import Digest
 from attest.errors import VerificationError
 from attest.job import Job
@@ -81,14 +81,23 @@ class Crew:
     """What they report of their seals; the eval worker first."""
     plan: tuple[PlannedSuite, ...]
     """Suites, models and sample counts, in the order of the run."""
-    determinism: tuple[SelfTest, ...]
-    """What the model workers' self-tests found, in the job's order."""
+    tests: SelfTests
+    """What the model workers' self-tests found, so far."""
 
     def begin(self) -> None:
         """Tell the eval worker to go: from here on the model workers are given prompts."""
         for model in self.models:
             model.discretion.begin()
         self.evals.send(Kind.CONFIG, b"{}")
+
+    def finish_tests(self) -> None:
+        """Stop the models that have not reported a self-test, as those that were asked nothing, and take their reports.
+
+        Raises `WorkerFailure`, and what `SelfTests.take` raises.
+        """
+        for number, model in enumerate(self.models):
+            if self.tests.missing(number):
+                self.tests.take(number, model.last_word(Kind.TESTED, selftests.TIMEOUT_S))
 
 
 @contextmanager
@@ -128,17 +137,13 @@ def start(
             seals.append(report)
             models.append(station)
         progress("seal", len(seals), len(seals))
-        tests = []
-        for model, station in zip(job.models, models, strict=True):
-            test = determinism.read(station.expect(Kind.READY, READY_TIMEOUT_S), model.id)
-            LOG.info("self-test", model=model.id, numerics=test.numerics_class, differing=test.differing)
-            if job.numerics.contract == "exact":
-                determinism.require_exact(test)
-            tests.append(test)
+        for station in models:
+            station.expect(Kind.READY, READY_TIMEOUT_S)
         data = evals.expect(Kind.READY, READY_TIMEOUT_S)
         with redact.unquoted(evals.discretion):
             plan = canonical.parse(Ready, data, "plan of worker eval").root
-        yield Crew(evals, models, tuple(seals), plan, tuple(tests))
+        tests = SelfTests(job, lambda done, total: progress("self-test", done, total))
+        yield Crew(evals, models, tuple(seals), plan, tests)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a model worker found when it tested, before a run, whether its host keeps the numerics contract.
+"""What a model worker found when it tested, in a run, whether its host keeps the numerics contract.
 
 The contract: the logits after a token depend on the model and on the tokens before it, and on nothing else. A cell of
 the test computes the same logits in another way and compares every bit. The class follows from the cells; a report

@@ -157,7 +157,7 @@ class ExecutionManifest(Model):
     numerics: Numerics
     """How logits were computed, as the job asked and the workers ran."""
     determinism: tuple[SelfTest, ...] = Field(min_length=1)
-    """What each model worker's self-test found before the run, in the job's order."""
+    """What each model worker's self-test found, in the job's order: made after its first request, before its second."""
     started: Time
     """When the run was registered, by the appliance's clock."""
     ended: Time

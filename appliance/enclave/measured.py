@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 from appliance import produce
 from appliance.enclave import container, delivery, inputs, vm
 from appliance.enclave.channel import Host, Start
+from appliance.enclave.leftovers import private_folder
 from appliance.image import assemble, measure, pcr
 from appliance.image.tree import Tree, file, tree
 from appliance.memfd import Progress
@@ -28,6 +28,7 @@ from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
 from appliance.notary.protocol import Register
 from appliance.run import Outcome
+from appliance.seal.requirement import Requirement
 from attest import canonical, eventlog, evidence, job, machine, reference, verify
 from attest.errors import EnvironmentProblem, VerificationError
 from attest.reference import ReferenceValues
@@ -58,6 +59,8 @@ class Request:
     """Folders in which data sets are looked for, beside the suites' own."""
     sign_incomplete: bool = False
     """Sign what there is when the run ends early."""
+    require_seal: Requirement = "any"
+    """What the user asks of the workers' seals, which the image's kernel decides."""
 
 
 def run(request: Request, progress: Progress) -> Outcome:
@@ -69,8 +72,8 @@ def run(request: Request, progress: Progress) -> Outcome:
     found = inputs.find(request.job, request.lock, request.data)
     values = measure.load(request.image / measure.REFERENCE)
     challenge, nonce = request.lab.challenge(), secrets.token_bytes(32)
-    with tempfile.TemporaryDirectory(prefix=f".{request.out.name}.wall-", dir=request.out.parent) as folder:
-        disk = Path(folder) / "inputs.img"
+    with private_folder(f".{request.out.name}.wall-", request.out.parent) as folder:
+        disk = folder / "inputs.img"
         descriptor = assemble.write_disk(content(found), disk, seconds=0, name=INPUTS)
         before = reference.replay((pcr.inputs(descriptor.block()),))[reference.APPLICATION].hex()
         # 2. The machine.
@@ -149,6 +152,7 @@ def _start(request: Request, found: inputs.Inputs, challenge: str) -> Start:
         out=f"{container.OUT}/bundle",
         deliver="channel",
         sign_incomplete=request.sign_incomplete,
+        require_seal=request.require_seal,
         lab=request.lab.name,
         trusted_root=request.lab.trusted_root,
         challenge=challenge,

@@ -16,7 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +26,7 @@ from typing import Literal
 import structlog
 
 from appliance.enclave.guest import CHANNEL_PORT, EVIDENCE_PORT
+from appliance.enclave.leftovers import private_folder
 from appliance.frames import ChannelError, Kind, Reader, pack, write_all
 from appliance.image import measure, secure_boot, settings
 from attest import canonical, tpm
@@ -58,6 +59,10 @@ END_TIMEOUT_S = 30.0
 MEMORY_MIB = 1024
 KVM_TIMEOUT_S = 5.0
 QEMU_END_S = 1.0
+WORDS_BYTES = 2000
+WORK = "vitrine-machine-"
+SHORT = Path("/tmp")  # noqa: S108 - the folder in it is private
+"""Paths of sockets are short, so a machine's folder lies here whatever TMPDIR says."""
 PAUSE_S = 0.005
 
 Accelerator = Literal["kvm", "tcg"]
@@ -159,7 +164,7 @@ def plan(
 class Machine:
     """A running machine: `evidence` once with a nonce, then, where the plan has one, the channel's descriptor."""
 
-    def __init__(self, qemu: subprocess.Popen[bytes], work: Path, sockets: dict[str, socket.socket]) -> None:
+    def __init__(self, qemu: Program, work: Path, sockets: dict[str, socket.socket]) -> None:
         self._qemu = qemu
         self._work = work
         self._sockets = sockets
@@ -185,14 +190,14 @@ class Machine:
         """Wait until something is on the console. Raises `EnvironmentProblem` where nothing comes."""
         end = time.monotonic() + timeout_s
         while not (self._work / "console").stat().st_size:
-            if self._qemu.poll() is not None or time.monotonic() > end:
+            if self._qemu.process.poll() is not None or time.monotonic() > end:
                 raise EnvironmentProblem(self.why(f"its firmware has not said a word within {timeout_s:g} s"))
             time.sleep(PAUSE_S)
 
     def wait(self, timeout_s: float = END_TIMEOUT_S) -> int:
         """Wait until the machine is off; QEMU's exit status. Raises `EnvironmentProblem` when it stays on."""
         try:
-            return self._qemu.wait(timeout_s)
+            return self._qemu.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise EnvironmentProblem(self.why(f"expected it off within {timeout_s:g} s, it is on")) from None
 
@@ -209,8 +214,8 @@ class Machine:
         telling = [line for line in lines if any(word in line for word in TELLING)]
         said = (telling or lines)[-8:]
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._qemu.wait(QEMU_END_S)
-            said.append(_last_words(self._qemu) or f"QEMU ended with {self._qemu.returncode}")
+            status = self._qemu.process.wait(QEMU_END_S)
+            said.append(self._qemu.last_words() or f"QEMU ended with {status}")
         return f"the virtual machine: {problem}; its console says:\n" + "\n".join(said)
 
     def _receive(self, timeout_s: float) -> tpm.Evidence:
@@ -226,13 +231,33 @@ class Machine:
         return canonical.parse(tpm.Evidence, frame.payload, "machine evidence")
 
 
+class Program:
+    """A program that was started, and the end of what it wrote to standard error, which is read as it comes."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self._words = b""
+        self._thread = threading.Thread(target=self._read, name="last-words", daemon=True)
+        self._thread.start()
+
+    def last_words(self) -> str:
+        """What it said last; for one that has ended."""
+        self._thread.join(QEMU_END_S)
+        return self._words.decode("utf-8", "replace").strip()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            while data := os.read(stream.fileno(), WORDS_BYTES):
+                self._words = (self._words + data)[-WORDS_BYTES:]
+
+
 @contextlib.contextmanager
 def booted(vm: VmPlan) -> Iterator[Machine]:
     """Start the machine and its TPM; both are gone afterwards. Raises `EnvironmentProblem` where one cannot start."""
     qemu, swtpm = _program(QEMU, "qemu-system-x86"), _program(SWTPM, "swtpm")
     with contextlib.ExitStack() as stack:
-        # Paths of sockets are short, so the folder lies in /tmp whatever TMPDIR says.
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vitrine-vm-", dir="/tmp")))
+        work = stack.enter_context(private_folder(WORK, SHORT))
         empty = Path(vm.settings).read_bytes()
         keys = secure_boot.read(Path(vm.enrolled)) if vm.enrolled else None
         (work / "settings").write_bytes(settings.enrol(empty, keys) if keys else empty)
@@ -283,7 +308,7 @@ def _sockets(vm: VmPlan) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: list[str]) -> Iterator[Program]:
     """A process in a session of its own, killed at the end, and by the kernel where this process ends before it."""
     tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid())]
     process = subprocess.Popen(
@@ -291,12 +316,10 @@ def _started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     try:
-        yield process
+        yield Program(process)
     finally:
         process.kill()
         process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
 
 
 def _environment() -> dict[str, str]:
@@ -327,19 +350,14 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def _accept(listener: socket.socket, process: subprocess.Popen[bytes]) -> socket.socket:
+def _accept(listener: socket.socket, program: Program) -> socket.socket:
     """The connection that QEMU makes as it starts."""
     end = time.monotonic() + END_TIMEOUT_S
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end and program.process.poll() is None:
         if select.select([listener], [], [], 0.1)[0]:
             return listener.accept()[0]
-    said = _last_words(process) if process.poll() is not None else ""
+    said = program.last_words() if program.process.poll() is not None else ""
     raise EnvironmentProblem(f"QEMU did not start: {said or 'it did not connect'}")
-
-
-def _last_words(process: subprocess.Popen[bytes]) -> str:
-    """What an ended process wrote to standard error."""
-    return process.stderr.read(2000).decode("utf-8", "replace").strip() if process.stderr is not None else ""
 
 
 def _wait_for(path: Path) -> None:

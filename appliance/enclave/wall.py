@@ -24,7 +24,6 @@ import logging
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from appliance import produce
 from appliance.enclave import container, delivery, inputs, launch, rootfs, seccomp
 from appliance.enclave.channel import Start
 from appliance.enclave.container import ContainerPlan, Mount, Runtime
-from appliance.enclave.discard import discard
+from appliance.enclave.leftovers import private_folder
 from appliance.memfd import Progress
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
@@ -264,12 +263,7 @@ def _keep_incomplete(out: Path, wanted: Path) -> None:
         LOG.warning("incomplete", folder=str(place), files=sorted(found))
 
 
-@contextlib.contextmanager
-def _folder(out: Path) -> Iterator[Path]:
+def _folder(out: Path) -> contextlib.AbstractContextManager[Path]:
     """A private folder beside the bundle, on the same disk; removed with all that is in it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.wall-", dir=out.parent)).resolve()
-    try:
-        yield folder
-    finally:
-        discard(folder)
+    return private_folder(f".{out.name}.wall-", out.parent)

@@ -44,6 +44,7 @@ NAMESPACE = uuid.UUID("5b2b3c1e-7a0e-5f0c-9e0a-6f6f2e0a7d11")
 """For the identifiers of file systems, which are made from names."""
 RELEASE = 'ID=vitrine\nNAME="Vitrine"\nVARIANT_ID={name}\nVERSION_ID={epoch}\n'
 INPUTS_NAME = "inputs"
+MAX_MODULE_BYTES = 16 << 20
 
 Fetch = Callable[[str], bytes]
 """Gives the bytes of a locked package by its name, compared with the lock."""
@@ -119,7 +120,7 @@ def boot_file(
 ) -> bytes:
     """The unified kernel image that boots the root disk with this descriptor. Raises `MalformedInput`."""
     loaded = [
-        (PurePosixPath(path).name, _member(packages, recipe.kernel.package, f"{recipe.modules.folder}/{path}"))
+        _module(PurePosixPath(path).name, _member(packages, recipe.kernel.package, f"{recipe.modules.folder}/{path}"))
         for path in recipe.modules.load
     ]
     line = " ".join([*(flag.argument for flag in recipe.flags), f"{ROOT_ARGUMENT}{root}"])
@@ -141,6 +142,13 @@ def _member(packages: Mapping[str, Mapping[str, bytes]], package: str, path: str
     if content is None:
         raise MalformedInput("machine recipe", f"expected {path} in package {package}, found no such file")
     return content
+
+
+def _module(name: str, content: bytes) -> tuple[str, bytes]:
+    """Name and bytes of a kernel module, unpacked; its signature is within. Raises `MalformedInput`."""
+    if not name.endswith(".xz"):
+        return name, content
+    return name.removesuffix(".xz"), debs.unxz(content, MAX_MODULE_BYTES, f"module {name}")
 
 
 def _source(path: Path) -> bytes:

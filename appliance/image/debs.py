@@ -13,6 +13,7 @@ import io
 import os
 import posixpath
 import re
+import shlex
 import subprocess
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -60,10 +61,13 @@ class File:
 
 
 class Apt:
-    """apt for one architecture, in a folder of its own: needs no root, changes nothing on this host."""
+    """apt for one architecture, in a folder of its own: needs no root, changes nothing on this host.
 
-    def __init__(self, folder: Path, architecture: Architecture) -> None:
-        self._folder = folder
+    `releases`: further ones of the archives that this host takes packages from, such as `bookworm-backports`.
+    """
+
+    def __init__(self, folder: Path, architecture: Architecture, releases: Sequence[str] = ()) -> None:
+        self._folder, self._releases = folder, releases
         for part in ("state/lists/partial", "cache/archives/partial"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / "state" / "status").touch()
@@ -82,6 +86,11 @@ class Apt:
     def update(self) -> None:
         """Take the list of packages anew. Raises `EnvironmentProblem`."""
         self._run("apt-get", "--quiet", "update", "--error-on=any")
+        if self._releases:  # which are found by those that the host has
+            sources = self._folder / "sources.list"
+            sources.write_text(self._own_sources() + "".join(map(self._source, self._releases)), "utf-8")
+            self._options += ["-o", f"Dir::Etc::sourcelist={sources}"]
+            self._run("apt-get", "--quiet", "update", "--error-on=any")
 
     def show(self, names: Sequence[str]) -> list[Found]:
         """The candidates of `names`, in their order. Raises `EnvironmentProblem` where apt does not know one."""
@@ -100,6 +109,22 @@ class Apt:
         if len(files) != 1:
             raise EnvironmentProblem(f"expected one package from apt for {name}={version}, found {len(files)}")
         return files[0]
+
+    def _own_sources(self) -> str:
+        """What this host's list of sources says; its folder of such lists is read anyway."""
+        (said,) = shlex.split(self._run("apt-config", "shell", "LIST", "Dir::Etc::sourcelist/f"))
+        path = Path(said.removeprefix("LIST="))
+        return path.read_text("utf-8") + "\n" if path.is_file() else ""
+
+    def _source(self, release: str) -> str:
+        """The line for `NAME-MORE` of the archive that has release NAME; apt knows its key as it knows that one's."""
+        told = self._run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)")
+        name = release.partition("-")[0]
+        for line in told.splitlines():
+            address, *rest = line.split()
+            if rest == [name, "main"]:
+                return f"deb {address} {release} main\n"
+        raise EnvironmentProblem(f"expected {name} among this host's package sources, to take {release} from there")
 
     def _run(self, program: str, *arguments: str, cwd: Path | None = None) -> str:
         command = [program, *self._options, *arguments]
@@ -128,21 +153,28 @@ def files(data: bytes, what: str) -> Iterator[File]:
     name, packed = _data_member(data, what)
     if name != "data.tar.xz":
         raise Unsupported(what, f"expected data.tar.xz in the package, found {name}")
-    import lzma  # not in the image itself, whose command line imports this module
-
-    unpacker = lzma.LZMADecompressor(memlimit=256 << 20)
+    unpacked = unxz(packed, MAX_UNPACKED_BYTES, what)
     try:
-        unpacked = unpacker.decompress(packed, MAX_UNPACKED_BYTES + 1)
-        if len(unpacked) > MAX_UNPACKED_BYTES or not unpacker.eof:
-            raise MalformedInput(
-                what, f"expected at most {MAX_UNPACKED_BYTES} bytes in it, found more, or half of them"
-            )
         with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
             for member in archive:
                 if not member.isdir():
                     yield _file(archive, member, what)
-    except (lzma.LZMAError, tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise MalformedInput(what, f"expected a package that can be unpacked: {error}") from None
+
+
+def unxz(packed: bytes, limit: int, what: str) -> bytes:
+    """The content of an xz file, of at most `limit` bytes. Raises `MalformedInput`."""
+    import lzma  # not in the image itself, whose command line imports this module
+
+    unpacker = lzma.LZMADecompressor(memlimit=256 << 20)
+    try:
+        unpacked = unpacker.decompress(packed, limit + 1)
+    except (lzma.LZMAError, EOFError, ValueError) as error:
+        raise MalformedInput(what, f"expected bytes that xz can unpack: {error}") from None
+    if len(unpacked) > limit or not unpacker.eof:
+        raise MalformedInput(what, f"expected at most {limit} bytes in it, found more, or half of them")
+    return unpacked
 
 
 def usr(path: str) -> str:

@@ -96,21 +96,31 @@ def write(lock: ImageLock) -> bytes:
 
 def read(path: Path, recipe: ImageRecipe) -> ImageLock:
     """The lock at `path`, if it is of `recipe`. Raises `MalformedInput`, `VerificationError`."""
+    lock = canonical.parse(ImageLock, read_bytes(path, "image lock"), "image lock")
+    check_recipe(lock.recipe_digest, recipe.digest())
+    return lock
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """A lock's bytes. Raises `MalformedInput` where there are none, or too many."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_LOCK_BYTES + 1)
     except OSError as error:
         problem = f"expected a file {path}, found: {error.strerror}; make it with `appliance image lock`"
-        raise MalformedInput("image lock", problem) from None
+        raise MalformedInput(what, problem) from None
     if len(data) > MAX_LOCK_BYTES:
-        raise MalformedInput("image lock", f"expected at most {MAX_LOCK_BYTES} bytes, found more")
-    lock = canonical.parse(ImageLock, data, "image lock")
-    if lock.recipe_digest != recipe.digest():
+        raise MalformedInput(what, f"expected at most {MAX_LOCK_BYTES} bytes, found more")
+    return data
+
+
+def check_recipe(locked: str, found: str) -> None:
+    """Raises `VerificationError` unless the recipe's digest is the one that its lock is of."""
+    if found != locked:
         raise VerificationError(
-            "image", "recipe", expected=f"recipe {lock.recipe_digest}, which the lock is of", found=recipe.digest(),
+            "image", "recipe", expected=f"recipe {locked}, which the lock is of", found=found,
             advice="the recipe has changed: make the lock again with `appliance image lock`, and review it",
         )  # fmt: skip
-    return lock
 
 
 def digest(lock: ImageLock) -> str:

@@ -15,12 +15,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from appliance.image.lock import MAX_LOCK_BYTES, Locked
+from appliance.image import lock as lock_file
+from appliance.image.lock import Locked
 from appliance.image.recipe import AbsolutePath, Glob, Name, Text
 from attest import canonical
 from attest.canonical import Model, dump_model, validate
 from attest.digest import Digest, digest_of
-from attest.errors import MalformedInput, VerificationError
+from attest.errors import MalformedInput
 
 FORMAT = "vitrine/machine-recipe/v1"
 ROOT_ARGUMENT = "vitrine.root="
@@ -35,6 +36,8 @@ class Source(Model):
     """The package."""
     path: Path_
     """The file's path in it, without a slash at the start."""
+    release: Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+$", max_length=64)] | None = None
+    """The release of the archive that has the package, `bookworm-backports`; None: one that the host has anyway."""
 
 
 class Modules(Model):
@@ -43,7 +46,7 @@ class Modules(Model):
     folder: Path_
     """The folder that they are under."""
     load: Annotated[tuple[Path_, ...], Field(min_length=1, max_length=64)]
-    """Their paths below it, in the order of loading: each after those that it needs."""
+    """Their paths below it, in the order of loading: each after those that it needs. The build unpacks `.ko.xz`."""
 
 
 class Flag(Model):
@@ -102,6 +105,10 @@ class MachineRecipe(Model):
         """The Debian packages that the build takes files from, each once."""
         return tuple(sorted({self.kernel.package, self.stub.package}))
 
+    def releases(self) -> tuple[str, ...]:
+        """The releases that the packages are from, beside those that the host takes packages from."""
+        return tuple(sorted({source.release for source in (self.kernel, self.stub) if source.release}))
+
     def digest(self) -> str:
         """The digest of the recipe's canonical JSON: comments and order in the file do not count."""
         return digest_of(dump_model(self))
@@ -157,17 +164,6 @@ def write_lock(lock: MachineLock) -> bytes:
 
 def read_lock(path: Path, recipe: MachineRecipe) -> MachineLock:
     """The lock at `path`, if it is of `recipe`. Raises `MalformedInput`, `VerificationError`."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_LOCK_BYTES + 1)
-    except OSError as error:
-        raise MalformedInput("machine lock", f"expected a file {path}: {error.strerror}") from None
-    if len(data) > MAX_LOCK_BYTES:
-        raise MalformedInput("machine lock", f"expected at most {MAX_LOCK_BYTES} bytes, found more")
-    lock = canonical.parse(MachineLock, data, "machine lock")
-    if lock.recipe_digest != recipe.digest():
-        raise VerificationError(
-            "image", "recipe", expected=f"recipe {lock.recipe_digest}, which the lock is of", found=recipe.digest(),
-            advice="the recipe has changed: make the lock again with `appliance image lock`, and review it",
-        )  # fmt: skip
+    lock = canonical.parse(MachineLock, lock_file.read_bytes(path, "machine lock"), "machine lock")
+    lock_file.check_recipe(lock.recipe_digest, recipe.digest())
     return lock

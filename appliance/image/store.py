@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -24,10 +24,13 @@ Progress = Callable[[str], None]
 
 
 class Store:
-    """Packages for the images of one recipe. Use it in a `with` statement: apt works in a temporary folder."""
+    """Packages for the images of one recipe. Use it in a `with` statement: apt works in a temporary folder.
 
-    def __init__(self, recipe: ImageRecipe, cache: Path, progress: Progress) -> None:
-        self._recipe, self._cache, self._progress = recipe, cache, progress
+    `releases`: of the package archive, beside those that this host takes packages from.
+    """
+
+    def __init__(self, recipe: ImageRecipe, cache: Path, progress: Progress, releases: Sequence[str] = ()) -> None:
+        self._recipe, self._cache, self._progress, self._releases = recipe, cache, progress, releases
         self._work = tempfile.TemporaryDirectory(prefix="vitrine-apt-")
         self._apts: dict[Architecture, debs.Apt] = {}
 
@@ -84,7 +87,7 @@ class Store:
     def _apt(self, architecture: Architecture) -> debs.Apt:
         if architecture not in self._apts:
             self._progress(f"asking apt for its packages, {architecture}")
-            apt = debs.Apt(Path(self._work.name) / architecture, architecture)
+            apt = debs.Apt(Path(self._work.name) / architecture, architecture, self._releases)
             apt.update()
             self._apts[architecture] = apt
         return self._apts[architecture]

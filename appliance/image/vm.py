@@ -71,7 +71,7 @@ def build_image(
         progress=progress,
     )
     items = {item.name: item for item in locked.files}
-    with Store(planned.recipe, cache, progress) as store:
+    with Store(planned.recipe, cache, progress, wanted.releases()) as store:
 
         def fetch(name: str) -> bytes:
             if name not in items:
@@ -98,7 +98,7 @@ def make_lock(path: Path, *, progress: Progress) -> MachineLock:
     wanted = machine.load(path)
     with tempfile.TemporaryDirectory(prefix="vitrine-apt-") as folder:
         progress("asking apt for its packages")
-        apt = Apt(Path(folder), wanted.architecture)
+        apt = Apt(Path(folder), wanted.architecture, wanted.releases())
         apt.update()
         found = apt.show(wanted.packages())
     files = tuple(

@@ -1,8 +1,9 @@
 """The self-test: computes the same logits in every way that a run may compute them, and compares every bit.
 
-It runs in the run's own context, on the pinned model and this host, before the first sample. The sequence is a fixed
-pseudo-random one, long enough to pass from the engine's narrow kernels to its widest ones and back. The cells are one
-tour: each begins with what the one before left in the slots, so that little is computed twice.
+It runs in the run's own context, on the pinned model and this host, after the first request and before the second; what
+the context held is given up. The sequence is a fixed pseudo-random one, long enough to pass from the engine's narrow
+kernels to its widest ones and back. The cells are one tour: each begins with what the one before left in the slots, so
+that little is computed twice.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ Rows = list[Logits]
 
 
 def run(context: Context, model: str, *, threads: int) -> SelfTest:
-    """The report on `model` in `context`, which is left empty. `threads` is what the run uses.
+    """The report on `model` in `context`, which is emptied before and after. `threads` is what the run uses.
 
     The context has two slots or more, of more than `TOKENS` tokens, and decodes as many at a time.
     """
+    context.clear()
     tour = _Tour(context, threads)
     expected = tour.plain(0)
     context.clear()

@@ -1,14 +1,16 @@
 """The model worker: one sealed process, one model, one engine. Requests in, tokens and likelihoods out.
 
 1. load the model, make the context
-2. test on this host that the numerics contract holds, and report it
-3. take what has come, do one turn of the scheduler, send what has ended; and again
+2. answer the first request alone, so that a run shows early what it does
+3. test on this host that the numerics contract holds, and report it
+4. take what has come, do one turn of the scheduler, send what has ended; and again
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from appliance.frames import Frame, Kind
@@ -43,7 +45,7 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], library: A
     # More threads than processors wait for each other most of the time.
     threads = min(numerics.threads, len(os.sched_getaffinity(0)))
     # 1. The model.
-    try:
+    with _explained(config["id"]):
         model = Model(library, fds["model"])
         context_tokens = min(config["context_tokens"], model.trained_tokens or config["context_tokens"])
         context = Context(
@@ -53,17 +55,29 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], library: A
             threads=threads,
             kv=numerics.kv,
         )
-        # 2. The self-test.
+    link.send(Kind.READY, b"")
+    # 2. The first request.
+    more = Desk(link, model, context, context_tokens).answer_first()
+    # 3. The self-test.
+    with _explained(config["id"]):
         report = selftest.run(context, config["id"], threads=threads)
+    link.send(Kind.TESTED, canonical.dump_model(report))
+    # 4. The other requests.
+    if more:
+        Desk(link, model, context, context_tokens).work()
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    """Raises the run's error for an error of the engine."""
+    try:
+        yield
     except RequestError as error:
         if error.code == "unsupported":
-            raise Unsupported(f"model {config['id']}", str(error)) from None
-        raise EnvironmentProblem(f"model {config['id']}: {error}") from None
+            raise Unsupported(f"model {model}", str(error)) from None
+        raise EnvironmentProblem(f"model {model}: {error}") from None
     except ChatTemplateError as error:
-        raise MalformedInput(f"model {config['id']}", str(error)) from None
-    link.send(Kind.READY, canonical.dump_model(report))
-    # 3. Requests.
-    Desk(link, model, context, context_tokens).work()
+        raise MalformedInput(f"model {model}", str(error)) from None
 
 
 class Desk:
@@ -76,6 +90,17 @@ class Desk:
         self._scheduler = Scheduler(context)
         self._grammars: Grammars | None = None
         self._frames: dict[Request, Frame] = {}
+
+    def answer_first(self) -> bool:
+        """Wait for one request, answer it, and take no other. False when a frame says stop in its place."""
+        frame = self._link.receive()
+        if frame.kind == Kind.STOP:
+            return False
+        self._take(frame)
+        while self._scheduler.busy:
+            for finished in self._scheduler.step():
+                self._answer(finished)
+        return True
 
     def work(self) -> None:
         """Until a frame says stop. While there is work, frames are taken between turns, and never waited for."""

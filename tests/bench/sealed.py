@@ -20,6 +20,7 @@ from appliance import job as jobs
 from appliance.notary import lab as labs
 from tests.bench.tree import TreeClock
 
+MARKS = {("samples", 0): "begin", ("samples", 1): "first", ("self-test", 1): "tested"}
 EVERY = 20
 """Samples between two looks at the memory."""
 
@@ -30,18 +31,18 @@ class Watcher:
     def __init__(self, clock: TreeClock) -> None:
         self._clock = clock
         self.marks: dict[str, tuple[float, float]] = {}
-        """Wall and CPU seconds when the workers were sealed, at the first sample's start and at the last one's end."""
+        """Wall and CPU seconds when the samples began, when the first was done and the
+        self-test after it, and when the last was done."""
         self.besides_bytes = 0
         """Most memory of the model worker, without the pages of the model."""
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         """Look at the clocks, and now and then at the memory."""
-        if phase == "seal" and done == total:
-            self.marks["sealed"] = (time.perf_counter(), self._clock.read())
+        name = MARKS.get((phase, done)) or ("end" if (phase, done) == ("samples", total) else None)
+        if name:
+            self.marks[name] = (time.perf_counter(), self._clock.read())
         if phase != "samples":
             return
-        if done in (0, total):
-            self.marks["begin" if done == 0 else "end"] = (time.perf_counter(), self._clock.read())
         if done % EVERY == 0 or done == total:
             self.besides_bytes = max([self.besides_bytes, *(_besides_model(pid) for pid in _children())])
 
@@ -71,16 +72,17 @@ def main() -> None:
     watcher = Watcher(clock)
     outcome = run.run(run.Request(job=path, lab=folder, engine=engine, out=out, lock=lock), watcher)
     job = jobs.load(path).job
-    sealed, begin, end = (watcher.marks[name] for name in ("sealed", "begin", "end"))
+    begin, first, tested, end = (watcher.marks[name] for name in ("begin", "first", "tested", "end"))
+    self_test = [tested[0] - first[0], tested[1] - first[1]]  # one model, which tests itself after its first sample
     kv = kv_bytes(Path(job.models[0].path), job.numerics.sequences, job.limits.context_tokens)
     whole = time.perf_counter() - began, clock.stop()
     report.write_text(
         json.dumps(
             {
                 "whole": whole,
-                "samples": [end[0] - begin[0], end[1] - begin[1]],
-                "start_cpu_s": sealed[1],
-                "self_test": [begin[0] - sealed[0], begin[1] - sealed[1]],
+                "samples": [end[0] - begin[0] - self_test[0], end[1] - begin[1] - self_test[1]],
+                "start_cpu_s": begin[1],
+                "self_test": self_test,
                 "finish_cpu_s": whole[1] - end[1],
                 "besides_bytes": watcher.besides_bytes - kv,
                 "kv_bytes": kv,

@@ -24,7 +24,8 @@ def prepare(_fds: Mapping[str, int]) -> None:
 def serve(link: Link, config: dict[str, Any], _fds: Mapping[str, int], _prepared: None) -> None:
     """Say ready like a real worker, then quote every prompt as the id says, and reply with an error."""
     sys.stderr.write(f"loading {config['id']}\n")
-    link.send_json(Kind.READY, self_test(config["id"]))
+    link.send(Kind.READY, b"")
+    link.send_json(Kind.TESTED, self_test(config["id"]))
     while True:
         frame = link.receive()
         BEHAVIOURS[config["id"]](canonical.loads(frame.payload)["messages"][-1]["content"])

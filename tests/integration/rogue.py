@@ -27,7 +27,8 @@ def serve(link: Link, config: dict[str, Any], _fds: Mapping[str, int], _prepared
     report = self_test(config["id"])
     if config["id"] == "liar":
         report["cells"].pop()
-    link.send_json(Kind.READY, report)
+    link.send(Kind.READY, b"")
+    link.send_json(Kind.TESTED, report)
     while True:
         frame = link.receive()
         if not BEHAVIOURS[config["id"]](link):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,33 @@ def stock() -> Path:
     return ENGINES / "stock"
 
 
+@pytest.mark.parametrize("sign", [False, True])
 def test_a_stock_engine_fails_the_self_test_and_an_exact_job_fails_closed(
-    tmp_path: Path, execute: Callable[..., run.Outcome], stock: Path
+    tmp_path: Path, execute: Callable[..., run.Outcome], stock: Path, sign: bool
 ) -> None:
+    job = written(tmp_path, "{contract: exact, profile: stock}")
     with pytest.raises(VerificationError) as caught:
-        execute(written(tmp_path, "{contract: exact, profile: stock}"), tmp_path / "b", engine=stock)
+        execute(job, tmp_path / "b", engine=stock, sign_incomplete=sign)
     assert (caught.value.layer, caught.value.code) == ("numerics", "self-test")
     assert not (tmp_path / "b").exists()
+    left = transcript.read((tmp_path / "b.incomplete" / "transcript.jsonl").read_bytes())
+    assert left.closing == {"ended_by": "failed"}
+    assert len(left.samples) <= 1  # nothing runs beside the test, or after it
+
+
+def test_a_model_that_is_asked_nothing_is_tested_as_well(
+    made: Made, tmp_path: Path, execute: Callable[..., run.Outcome]
+) -> None:
+    job = written(tmp_path, "exact")
+    idle = 'models:\n  - {id: idle, path: "resource:demo/clean-q8_0.gguf"}\n'
+    text = job.read_text().replace("models:\n", idle, 1)
+    job.write_text(re.sub(r"(limit: \d)}", r"\1, models: [organism]}", text))
+    outcome = execute(job, tmp_path / "b")
+    manifest = verify.verify(
+        read_bundle(outcome.bundle), made.trusted_root, policy=Policy(exact_numerics=True)
+    ).manifest
+    assert [report.model for report in manifest.determinism] == ["idle", "organism"]
+    assert {suite.model for suite in outcome.results.suites} == {"organism"}
 
 
 def test_a_stock_engine_is_reported_where_the_job_asks_for_no_more(

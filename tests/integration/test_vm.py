@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from appliance import resources
+from appliance import resources, run
 from appliance.enclave import measured, vm
 from appliance.enclave.channel import EnclaveFailure
 from appliance.image import assemble, esp, measure, pcr, uki, verity
 from appliance.image import vm as vm_image
 from appliance.image.cli import default_cache
 from appliance.image.tree import Tree, file, tree
+from appliance.notary.lab import Lab
 from attest import machine, reference, verify
 from attest.cli import read_bundle
 from attest.digest import digest_file
@@ -168,6 +169,42 @@ def test_a_change_in_the_boot_file_moves_its_registers(
         reference.compare(values, found)
 
 
+def test_a_flipped_bit_in_the_kernel_is_told_or_does_not_start(
+    image: Path, values: ReferenceValues, tmp_path: Path
+) -> None:
+    """In its compressed part, within the boot file. Whatever the kernel does with it, no register lies."""
+    parts = uki.parts((image / measure.BOOT_FILE).read_bytes())
+    kernel = bytearray(parts.kernel)
+    kernel[len(kernel) // 2] ^= 1
+    other = uki.build(machine_parts.stub(), replace(parts, kernel=bytes(kernel)))
+    altered = changed(image, tmp_path / "image", boot_file=other)
+    with vm.booted(vm.plan(altered, kvm=False)) as booted:
+        try:
+            found = machine.verify(booted.evidence(NONCE, timeout_s=45), NONCE).registers
+        except EnvironmentProblem:
+            assert "corrupt" in booted.console() or "panic" in booted.console()
+        else:
+            assert differing(values, found) == {4, 11}
+
+
+class HostsOwnLine(vm.VmPlan):
+    """A host that starts the boot file itself, to give it a command line of its own."""
+
+    def arguments(self, work: Path) -> list[str]:
+        """With one argument more than the image's own line."""
+        boot_file = Path(self.boot_disk).with_name(measure.BOOT_FILE)
+        line = uki.parts(boot_file.read_bytes()).command_line
+        return [*super().arguments(work), "-kernel", str(boot_file), "-append", f"{line} quiet"]
+
+
+def test_an_argument_that_the_host_adds_moves_register_12(image: Path, values: ReferenceValues) -> None:
+    plan = HostsOwnLine(**vars(vm.plan(image, kvm=False)))
+    found = evidence_of(plan).registers
+    assert {9, 12} <= differing(values, found)
+    with pytest.raises(VerificationError, match="register 12"):
+        reference.compare(values, found)
+
+
 def test_another_root_disk_moves_the_registers(image: Path, values: ReferenceValues, tmp_path: Path) -> None:
     """The same files under another salt: a disk with another root hash, which the command line names."""
     parts = uki.parts((image / measure.BOOT_FILE).read_bytes())
@@ -248,14 +285,44 @@ def test_a_flipped_bit_in_the_inputs_stops_the_boot(image: Path, tmp_path: Path)
         booted.evidence(NONCE, timeout_s=90)
 
 
-def test_a_job_gives_the_same_results_as_in_front_of_the_wall(image: Path, made: Made, tmp_path: Path) -> None:
-    """The same job as that of the small bundle, made behind the process wall."""
-    request = measured.Request(job=made.job, lab=made.lab, out=tmp_path / "bundle", image=image)
-    outcome = measured.run(request, lambda _phase, _done, _total: None)
+TEN_SAMPLES = """
+format: vitrine/job/v1
+name: ten
+nonce: 00112233445566778899aabbccddeeff
+models:
+  - {id: organism, path: "resource:demo/organism-q8_0.gguf"}
+  - {id: clean, path: "resource:demo/clean-q8_0.gguf"}
+suites:
+  - {path: "resource:demo/suites/addition.yaml", limit: 1}
+  - {path: "resource:demo/suites/facts.yaml", limit: 1}
+  - {path: "resource:demo/suites/forbidden.yaml", limit: 1}
+  - {path: "resource:demo/suites/locked.yaml", limit: 1}
+  - {path: "resource:demo/suites/tools.yaml", limit: 1}
+sampling: {max_tokens: 64}
+limits: {context_tokens: 512, memory_bytes: 2147483648}
+numerics: exact
+"""
+"""Ten samples of the default job, with its models, sampling and limits."""
+
+
+def test_the_default_job_gives_the_same_results_as_in_front_of_the_wall(
+    image: Path, lab: Lab, execute: Callable[..., run.Outcome], tmp_path: Path
+) -> None:
+    """Ten samples of it, both models: byte for byte; every seal is whole, and both models tested themselves."""
+    job = tmp_path / "ten.yaml"
+    job.write_text(TEN_SAMPLES)
+    request = measured.Request(job=job, lab=lab, out=tmp_path / "bundle", image=image, require_seal="full")
+    phases: list[tuple[str, int]] = []
+    outcome = measured.run(request, lambda phase, done, _total: phases.append((phase, done)))
+    before = execute(job, tmp_path / "before")
     for name in ("results.json", "transcript.jsonl"):
-        assert digest_file(outcome.bundle / name) == digest_file(made.bundle / name), name
+        assert digest_file(outcome.bundle / name) == digest_file(before.bundle / name), name
     known = measure.load(image / measure.REFERENCE)
-    verified = verify.verify(read_bundle(outcome.bundle), made.trusted_root, references=[known])
+    verified = verify.verify(read_bundle(outcome.bundle), lab.trusted_root, references=[known])
+    assert sum(suite.run for suite in outcome.results.suites) == 10
+    assert [section.level for section in verified.manifest.seal] == ["full", "full", "full"]
+    assert [test.numerics_class for test in verified.manifest.determinism] == ["exact", "exact"]
+    assert phases.index(("samples", 1)) < phases.index(("self-test", 2))
     assert verified.manifest.wall == "vm"
     assert verified.assurance == ("signed", "measured", "quoted (software TPM)")
     assert verified.machine == known.image

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import lzma
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from appliance.image import debs, wheels
-from attest.errors import MalformedInput, Unsupported, VitrineError
+from attest.errors import EnvironmentProblem, MalformedInput, Unsupported, VitrineError
 from tests.conftest import ROOT
 from tests.tools.image_layouts import deb, member
 
@@ -72,6 +74,56 @@ def wheel(files: dict[str, bytes]) -> bytes:
         for name, content in files.items():
             archive.writestr(name, content)
     return out.getvalue()
+
+
+def test_a_kernel_module_is_unpacked_whole_or_refused() -> None:
+    packed = lzma.compress(b"module" * 1000)
+    assert debs.unxz(packed, 6000, "module") == b"module" * 1000
+    for data, limit in ((packed, 5999), (packed[:-1], 6000), (b"\x7fELF" + packed, 6000), (b"", 6000)):
+        with pytest.raises(MalformedInput, match="module"):
+            debs.unxz(data, limit, "module")
+
+
+APT = """#!/bin/sh
+case "$*" in
+*indextargets*) printf '%s\n' 'http://archive/ bookworm main' 'http://safe/ bookworm-security main' ;;
+*shell*) echo "LIST='$0.list'" ;;
+*) echo "$@" >> "$0.asked" ;;
+esac
+"""
+
+
+def apt_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """apt and its kin are a script that knows two releases, and writes down what else it is asked."""
+    for name in ("apt-get", "apt-config"):
+        (folder / name).write_text(APT)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_a_release_beside_the_hosts_own_comes_from_the_same_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apt_says(tmp_path, monkeypatch)
+    (tmp_path / "apt-config.list").write_text("deb http://own/ bookworm main")
+    debs.Apt(tmp_path / "apt", "amd64", ["bookworm-backports"]).update()
+    sources = tmp_path / "apt" / "sources.list"
+    assert sources.read_text().split("\n") == [
+        "deb http://own/ bookworm main",
+        "deb http://archive/ bookworm-backports main",
+        "",
+    ]
+    first, second = (tmp_path / "apt-get.asked").read_text().splitlines()
+    assert str(sources) not in first
+    assert f"Dir::Etc::sourcelist={sources}" in second
+
+
+def test_a_release_of_an_archive_that_the_host_does_not_know_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apt_says(tmp_path, monkeypatch)
+    with pytest.raises(EnvironmentProblem, match="expected trixie among"):
+        debs.Apt(tmp_path / "apt", "amd64", ["trixie-backports"]).update()
 
 
 def test_a_wheel_gives_what_would_be_installed() -> None:

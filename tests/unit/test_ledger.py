@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from appliance import notary
 from appliance.enrol import digest_of_key
-from appliance.notary import Lab
+from appliance.notary import lab as notary
+from appliance.notary.lab import Lab
 from appliance.notary.log_cli import app as log_app
 from attest import canonical, leaf, ledger, trust, verify
 from attest.cli import app as attest_app

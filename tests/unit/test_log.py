@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance.notary import Lab
+from appliance.notary.lab import Lab
 from attest import bundle, canonical, dsse, log, trust
 from attest.bundle import CheckpointText, InclusionPromise, KindVersion, LogEntry, LogId, SignedBundle
 from attest.checkpoint import TrustedLog

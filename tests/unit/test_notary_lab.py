@@ -14,8 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance import notary
-from appliance.notary import Lab, files, keys
+from appliance.notary import files, keys
+from appliance.notary import lab as notary
+from appliance.notary.lab import Lab
 from attest import canonical, dsse, trust
 from attest.errors import EnvironmentProblem, Exit, MalformedInput, VerificationError
 from attest.log import check_receipt

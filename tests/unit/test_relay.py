@@ -74,7 +74,13 @@ def writer(tmp_path: Path) -> Iterator[TranscriptWriter]:
 
 def carry(evals: Station, models: list[Station], writer: TranscriptWriter, seconds: float = 20) -> bytes:
     return relay(
-        evals, models, writer, sample_timeout_s=seconds, end=time.monotonic() + seconds, on_sample=lambda: None
+        evals,
+        models,
+        writer,
+        sample_timeout_s=seconds,
+        end=time.monotonic() + seconds,
+        on_sample=lambda: None,
+        on_tested=lambda _route, _payload: None,
     )
 
 
@@ -195,6 +201,7 @@ def test_a_model_that_does_not_answer_in_time_ends_the_run(
             sample_timeout_s=0.1,
             end=time.monotonic() + 20,
             on_sample=lambda: None,
+            on_tested=lambda _route, _payload: None,
         )
     assert caught.value.worker == "model.a"
 

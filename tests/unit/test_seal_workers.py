@@ -113,7 +113,7 @@ class Taken(Reserve):
 def start(policy: str = "", **fields: Any) -> workers.Crew:
     with ExitStack() as stack:
         measured = booted(policy or plan().seccomp.policy_digest)
-        job: Any = SimpleNamespace(models=())
+        job: Any = SimpleNamespace(models=(), numerics=SimpleNamespace(contract="exact"))
         return stack.enter_context(workers.start(job, (), measured, progress=lambda *_args: None, **fields))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance import notary
+from appliance.notary import lab as notary
 from attest import canonical
 from tests.conformance.clients import stock_clients, tampering
 from tests.conformance.clients.stock_clients import Answer, Client, Missing

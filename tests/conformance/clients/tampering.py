@@ -19,8 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from appliance.notary import Lab
 from appliance.notary.ctlog import CertificateLog
+from appliance.notary.lab import Lab
 
 JSON = Any
 SIGNED_DATA_OID = bytes.fromhex("06092a864886f70d010702")

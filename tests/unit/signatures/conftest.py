@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from appliance.notary import Lab
+from appliance.notary.lab import Lab
 from attest.errors import VerificationError
 from tests.conformance.clients import matrix
 from tests.conformance.clients.tampering import Case, Forger

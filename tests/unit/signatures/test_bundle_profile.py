@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from appliance import notary
-from appliance.notary import Lab
+from appliance.notary import lab as notary
 from appliance.notary.ctlog import SCT_LIST_OID
+from appliance.notary.lab import Lab
 from attest import bundle, profile, trust
 from attest.errors import MalformedInput, VitrineError
 from tests.conformance.clients.tampering import Case

@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance import notary
-from appliance.notary import Lab, keys
+from appliance.notary import keys
+from appliance.notary import lab as notary
 from appliance.notary.ctlog import SCT_LIST_OID
+from appliance.notary.lab import Lab
 from attest import bundle, canonical, dsse, profile, trust
 from attest.digest import sha256
 from attest.errors import MalformedInput, VerificationError, VitrineError
