@@ -11,6 +11,7 @@ locks = ["sha256:..."]                         # lockfiles that are accepted; an
 max_attempts = 1                               # attempts at the job, this one included
 claims_hold = false                            # every claim of the job holds
 assurance = "quoted"                           # how far up the ladder the bundle has to be
+required_witnesses = 1                         # of those given with --witness-key, who cosigned the lab's log
 
 [hardware]                                     # what hardware has to say, see `attest.appraise.policy`
 """
@@ -91,6 +92,8 @@ class Policy(Model):
     """The job has claims, and every one of them holds."""
     assurance: Assurance = "signed"
     """The step of the ladder that the bundle has to reach at least."""
+    required_witnesses: int = Field(default=0, ge=0, le=64)
+    """Of the witnesses that the caller knows, how many have to have cosigned a tree of the log with this run."""
     hardware: Annotated[Hardware | None, _WhenThere] = None
     """What hardware has to say for the run. Without it a TPM's quotes are verified, and nobody vouches for the TPM."""
 
@@ -129,6 +132,11 @@ class Policy(Model):
         names = [step.partition(" ")[0] for step in reached]
         if max(steps.index(name) for name in names) < steps.index(self.assurance):
             raise _unmet("assurance", f"{self.assurance} at least", " -> ".join(reached))
+
+    def check_witnesses(self, found: int) -> None:
+        """Raises `VerificationError` unless as many witnesses as required, `found`, cosigned."""
+        if found < self.required_witnesses:
+            raise _unmet("witnesses", f"cosignatures of at least {self.required_witnesses}", found)
 
 
 def read(data: bytes) -> Policy:

@@ -90,6 +90,13 @@ def test_an_empty_list_accepts_nothing(text: str) -> None:
         policy.read(text.encode()).check(manifest())
 
 
+def test_as_many_witnesses_as_required() -> None:
+    for required, found in ((0, 0), (1, 1), (2, 3)):
+        policy.read(f"required_witnesses = {required}".encode()).check_witnesses(found)
+    with pytest.raises(VerificationError, match="policy/witnesses: expected cosignatures of at least 2, found 1"):
+        policy.read(b"required_witnesses = 2").check_witnesses(1)
+
+
 def test_completeness_can_be_waived() -> None:
     policy.read(b"complete = false").check(manifest(**INCOMPLETE))
 
@@ -107,6 +114,7 @@ def test_a_whole_policy_is_read() -> None:
         max_attempts = 1
         claims_hold = true
         assurance = "quoted"
+        required_witnesses = 2
     """
     assert policy.read(text.encode()).model_dump() == {
         "format": "vitrine/appraisal-policy/v1",
@@ -120,6 +128,7 @@ def test_a_whole_policy_is_read() -> None:
         "max_attempts": 1,
         "claims_hold": True,
         "assurance": "quoted",
+        "required_witnesses": 2,
         "hardware": None,
     }
 
@@ -134,6 +143,8 @@ def test_a_whole_policy_is_read() -> None:
         b"complete = true\ncomplete = true",
         b"complete",
         b"max_attempts = 0",
+        b"required_witnesses = -1",
+        b"required_witnesses = true",
         b"max_attempts = 1.0",
         b"max_attempts = '1'",
         b"max_attempts = true",
