@@ -171,13 +171,15 @@ def verify(
     results = _recompute(files[RESULTS], the_job, manifest, script)
     # 13. The evidence of hardware.
     run = Run(files, manifest, digest_of(signature.public_key_der), digest_of(signature.payload), log)
-    machine = hardware.check(run, references)
+    image = hardware.check(run, references)
+    machine = image.image if image else None
     appraisals = hardware.appraise(run, policy, capsule, now)
     # 14. The witnesses.
     cosigned = attempt.check_witnessed(witnessed, files[SIGNATURE], files[INTENT], trusted_root, witnesses)
     # 15. The policy.
     assurance = conclusions.ladder(manifest, appraisals)
     policy.check(manifest)
+    policy.check_image(image)
     policy.check_assurance(assurance)
     policy.check_witnesses(len(cosigned))
     given = conclusions.Given(nonce is not None, lock is not None, machine, assurance, appraisals, cosigned)

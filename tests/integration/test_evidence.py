@@ -131,6 +131,20 @@ def test_start_and_end_have_to_be_of_one_machine_and_a_debugged_one_is_not_confi
         assert ("confidential" in conclusions.ladder(found.manifest, (guest, guest))) is reached
 
 
+def test_an_image_that_is_too_old_is_refused(quoted: Quoted, made: Made) -> None:
+    required = policy.read(b"minimum_image_version = 1795305600")
+    newer = quoted.values.model_copy(update={"version": 1795305600})
+    assert quoted.verify(quoted.files(), references=[newer], policy=required).machine == newer.image
+    older = newer.model_copy(update={"version": 1795305599})
+    # The recorded machine's own values have no version: it is of before there was one.
+    for values, code in ((older, "reference/version"), (quoted.values, "reference/version")):
+        with pytest.raises(VerificationError, match=code):
+            quoted.verify(quoted.files(), references=[values], policy=required)
+    for files in (quoted.files(), read_bundle(made.bundle)):
+        with pytest.raises(VerificationError, match="policy/image-version"):
+            verify.verify(files, made.trusted_root, policy=required)
+
+
 def test_a_bundle_without_evidence_is_no_machine(made: Made, quoted: Quoted) -> None:
     with pytest.raises(VerificationError, match="evidence/missing"):
         verify.verify(read_bundle(made.bundle), made.trusted_root, references=[quoted.values])
