@@ -15,13 +15,20 @@ from attest.manifest import ExecutionManifest
 
 if TYPE_CHECKING:
     from attest.cosignature import Cosigned, WitnessKey
+    from attest.counter import RunCounter
+    from attest.log import VerifiedIntent
     from attest.trust import VerifiedSignature
 
 LAYER = "intent"
 
 
-def check(receipt: bytes, trusted_root: bytes, manifest: ExecutionManifest, signature: VerifiedSignature) -> None:
-    """The intent in `receipt` (JSON) was in the lab's log before the run. Raises `VerificationError` (`intent`)."""
+def check(
+    receipt: bytes, trusted_root: bytes, manifest: ExecutionManifest, signature: VerifiedSignature
+) -> VerifiedIntent:
+    """The intent in `receipt` (JSON), which was in the lab's log before the run.
+
+    Raises `VerificationError` (`intent`), `MalformedInput`.
+    """
     from attest import trust
 
     intent = trust.verify_receipt(receipt, trusted_root)
@@ -40,6 +47,16 @@ def check(receipt: bytes, trusted_root: bytes, manifest: ExecutionManifest, sign
     times = [manifest.started, manifest.ended, signed_at]
     if times != sorted(times):
         raise VerificationError(LAYER, "times", expected="started <= ended <= signed", found=times)
+    return intent
+
+
+def check_counter(claimed: RunCounter | None, certified: RunCounter | None) -> None:
+    """An intent's counter is the one that the evidence of the start has. Raises `VerificationError` (`intent`)."""
+    if claimed != certified:
+        raise VerificationError(
+            LAYER, "counter", expected=certified or "no counter, as the evidence of the start has none",
+            found=claimed or "none", advice="the run is not the one that the lab's log speaks of",
+        )  # fmt: skip
 
 
 def check_witnessed(

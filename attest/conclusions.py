@@ -10,6 +10,7 @@ from attest.manifest import ExecutionManifest
 if TYPE_CHECKING:
     from attest.appraise import Appraisal
     from attest.cosignature import Cosigned
+    from attest.counter import RunCounter
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Given:
     """Of the evidence of start and end."""
     witnesses: tuple[Cosigned, ...]
     """Who cosigned a tree of the log with this run."""
+    counter: RunCounter | None
+    """Where the counter of runs of the machine's TPM stood."""
 
 
 TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -71,6 +74,8 @@ def proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
         lines.append("one TPM quoted, in one boot, this key, boot and job at the start, and these results at the end")
     if given.machine is not None:
         lines.append(f"its registers are those of the image {given.machine}: firmware's boot path, kernel, root disk")
+    if given.counter is not None:
+        lines.append(f"that TPM raised its counter of runs to {given.counter.value} for it, as the lab's log says")
     for seen in given.witnesses:
         lines.append(f"{seen.witness.name} saw intent and signature in the lab's log, not after {seen.time:{TIME}}")
     for platform in sorted({name for appraisal in given.appraisals for name in appraisal.claims}):

@@ -20,6 +20,7 @@ from attest.reference import ReferenceValues
 if TYPE_CHECKING:
     from attest.appraise import Appraisal
     from attest.capsule import Capsule
+    from attest.counter import RunCounter
     from attest.evidence import Evidence
 
 START = "evidence/start.json"
@@ -77,6 +78,15 @@ def check(run: Run, references: Sequence[ReferenceValues]) -> ReferenceValues | 
     results = manifest.results_digest
     evidence.check_end(start, end, run.log, nonce=nonce, key=key, job=job, statement=run.statement, results=results)
     return evidence.identify(start, references) if references else None
+
+
+def counter(run: Run) -> RunCounter | None:
+    """Where the counter of runs stood at the start of `run`, whose evidence was checked; None without a TPM's."""
+    if not run.manifest.evidence:
+        return None
+    from attest import evidence
+
+    return evidence.counter(run.packages()[0])
 
 
 def appraise(run: Run, policy: Policy, capsule: Capsule | None, now: datetime | None) -> tuple[Appraisal, ...]:

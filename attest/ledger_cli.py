@@ -113,6 +113,8 @@ def _print(found: Ledger, attempts: tuple[Attempt, ...]) -> None:
             state = f"signed in entry {attempt.signatures[0]}" if attempt.signatures else "NOT FINISHED"
             console.OUT.print(f"  attempt {intent.attempt}  {intent.time}  entry {attempt.index}  {state}")
             console.OUT.print(f"    lock {intent.lock_digest}\n    key  {intent.key_digest}")
+            if intent.counter is not None:
+                console.OUT.print(f"    counter {intent.counter.value} of the TPM {intent.counter.tpm}")
     for finding in found.findings:
         console.OUT.print(f"\nWRONG {finding.error()}", style="bold")
 

@@ -19,7 +19,8 @@ The plan, whose numbers the code carries:
 11. Every model worker reports a whole self-test, and where the job promises exact numerics, no cell of it differs.
 12. The results follow from the transcript's records and the job, to the last digit; so do plan, counts and claims.
 13. The evidence of hardware, where the manifest says that there is some: the quotes of start and end are bound to this
-    key, job, boot, statement and nonce, and are of one boot; the machine is one of those that the caller knows.
+    key, job, boot, statement and nonce, and are of one boot; the TPM's counter of runs stood where the intent says; the
+    machine is one of those that the caller knows.
 14. What witnesses cosigned, where the caller has that: one tree of the lab's log with the intent and the signature.
 15. The policy: what this relying party requires beyond that.
 """
@@ -162,7 +163,7 @@ def verify(
     # 8. The identity.
     _check_identity(files, signature.identity, manifest, log)
     # 9. The intent.
-    attempt.check(files[INTENT], trusted_root, manifest, signature)
+    intent = attempt.check(files[INTENT], trusted_root, manifest, signature)
     # 10. The seals.
     _check_seals(files, the_job, manifest)
     # 11. The self-tests.
@@ -172,6 +173,7 @@ def verify(
     # 13. The evidence of hardware.
     run = Run(files, manifest, digest_of(signature.public_key_der), digest_of(signature.payload), log)
     image = hardware.check(run, references)
+    attempt.check_counter(intent.counter, hardware.counter(run))
     machine = image.image if image else None
     appraisals = hardware.appraise(run, policy, capsule, now)
     # 14. The witnesses.
@@ -182,7 +184,9 @@ def verify(
     policy.check_image(image)
     policy.check_assurance(assurance)
     policy.check_witnesses(len(cosigned))
-    given = conclusions.Given(nonce is not None, lock is not None, machine, assurance, appraisals, cosigned)
+    given = conclusions.Given(
+        nonce is not None, lock is not None, machine, assurance, appraisals, cosigned, intent.counter
+    )
     return Verified(
         manifest=manifest,
         job=the_job,
