@@ -239,6 +239,9 @@ def run(
     wall: RunWallOption = "process",
     image: ImageOption = rootfs.DEFAULT,
     runtime: RuntimeOption = None,
+    tpm_state: Annotated[
+        Path | None, typer.Option(help="With --wall vm, the folder of a TPM that stays, and counts the runs.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a job in sealed workers, offline, and leave a signed bundle.
@@ -251,7 +254,7 @@ def run(
 
         appliance run --wall container --image build/image/cpu
     """
-    _check_wall_options(wall, engine=engine, image=image, runtime=runtime)
+    _check_wall_options(wall, engine=engine, image=image, runtime=runtime, tpm=tpm_state)
     path = job or _default_job()
     if lock is None and job is not None and job.with_suffix(".lock").exists():
         lock = job.with_suffix(".lock")
@@ -287,6 +290,7 @@ def run(
             lock=lock,
             data=tuple(data or ()),
             sign_incomplete=sign_incomplete,
+            tpm_state=tpm_state,
         )
         with Reporter() as progress:
             outcome = measured.run(machine, progress)
@@ -310,12 +314,14 @@ def run(
         console.OUT.print(f"bundle: {outcome.bundle} ({outcome.ended_by})")
 
 
-def _check_wall_options(wall: str, *, engine: Path | None, image: Path, runtime: str | None) -> None:
+def _check_wall_options(wall: str, *, engine: Path | None, image: Path, runtime: str | None, tpm: Path | None) -> None:
     """Refuse an option that says nothing behind this wall, so that nobody believes that it did."""
     if engine is not None and wall == "vm":
         raise typer.BadParameter("the engine behind the wall vm is the image's: leave it out", param_hint="--engine")
     if runtime is not None and wall != "container":
         raise typer.BadParameter(f"the wall {wall} has no container: leave it out", param_hint="--runtime")
+    if tpm is not None and wall != "vm":
+        raise typer.BadParameter(f"the wall {wall} has no TPM: leave it out", param_hint="--tpm-state")
     if image != rootfs.DEFAULT and wall == "process":
         raise typer.BadParameter("the wall process has no image: leave it out", param_hint="--image")
 
