@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attest import canonical, capsule, console, cosignature, policy, reference, statement, validity, verify, witnessed
+from attest import canonical, capsule, console, policy, reference, statement, validity, verify
 from attest.appraise_cli import command as appraise_command
 from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
@@ -77,6 +77,8 @@ def verify_command(
 
         attest verify bundles/demo-1 --trust trusted_root.json --witnessed demo-1.witnessed --witness-key auditor.pub
     """
+    from attest import cosignature, witnessed
+
     if (witnessed_file is None) != (not witness_keys):
         raise typer.BadParameter("expected --witnessed and --witness-key together")
     if nonce is not None and (len(nonce) % 2 or not set(nonce.lower()) <= set("0123456789abcdef")):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from attest import console, cosignature, durable, growth, trust, witness
+from attest import console, durable, growth, trust
 from attest.errors import EnvironmentProblem
 from attest.files import read_file
 from attest.ledger_cli import TrustOption, read_checkpoint
@@ -28,6 +28,8 @@ def keygen_command(
 
         attest witness keygen auditor.example --out auditor.key
     """
+    from attest import cosignature
+
     signer = cosignature.make_signer(name, secrets.token_bytes(32))
     public = out.with_name(f"{out.name}.pub")
     for path, text, mode in ((out, signer.secret(), 0o600), (public, str(signer.witness), 0o644)):
@@ -61,6 +63,8 @@ def cosign_command(
         attest witness cosign new.checkpoint --proof growth --trust trusted_root.json --state seen --key auditor.key \\
             --out c2
     """
+    from attest import cosignature, witness
+
     if out.exists():
         raise EnvironmentProblem(f"{out} exists already: name another file with --out")
     logs = trust.read(read_file(trusted, trust.MAX_TRUST_BYTES)).logs
