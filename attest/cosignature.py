@@ -93,23 +93,20 @@ class Cosigned:
 
 def parse_key(data: bytes) -> WitnessKey:
     """The witness in the one line of `data`. Raises `MalformedInput`."""
-    match = re.fullmatch(rf"({NAME})\+([0-9a-f]{{8}})\+(\S+)\n?", _text(data))
-    raw = _decode(match[3]) if match else b""
-    if match is None or len(raw) != 33 or raw[:1] != COSIGNATURE:
+    name, raw = _parts(data, "")
+    key = WitnessKey(name, raw)
+    if str(key) != _text(data):
         raise MalformedInput("witness key", "expected name+hash+key of a witness with Ed25519 (kind 4)")
-    key = WitnessKey(match[1], raw[1:])
-    if key.hint.hex() != match[2]:
-        raise MalformedInput("witness key", f"expected the hash {key.hint.hex()} of name and key, found {match[2]}")
     return key
 
 
 def parse_signer(data: bytes) -> Signer:
     """The private key in the one line of `data`. Raises `MalformedInput`, which does not quote it."""
-    match = re.fullmatch(rf"PRIVATE\+KEY\+({NAME})\+([0-9a-f]{{8}})\+(\S+)\n?", _text(data))
-    raw = _decode(match[3]) if match else b""
-    if match is None or len(raw) != 33 or raw[:1] != ED25519:
+    name, raw = _parts(data, "PRIVATE+KEY+")
+    signer = make_signer(name, raw)
+    if signer.secret() != _text(data):
         raise MalformedInput("private key of a witness", "expected PRIVATE+KEY+name+hash+key: attest witness keygen")
-    return make_signer(match[1], raw[1:])
+    return signer
 
 
 def make_signer(name: str, seed: bytes) -> Signer:
@@ -157,11 +154,16 @@ def _hint(name: str, key: bytes) -> bytes:
 
 
 def _text(data: bytes) -> str:
-    return data[:MAX_KEY_BYTES].decode("utf-8", "replace")
+    return data[:MAX_KEY_BYTES].decode("utf-8", "replace").removesuffix("\n")
 
 
-def _decode(text: str) -> bytes:
+def _parts(data: bytes, prefix: str) -> tuple[str, bytes]:
+    """Name, and the 32 bytes behind the kind; kind and hash are for the caller to compare, by writing the key again."""
+    match = re.fullmatch(rf"{re.escape(prefix)}({NAME})\+[0-9a-f]{{8}}\+(\S+)", _text(data))
     try:
-        return b64decode(text)
+        raw = b64decode(match[2]) if match else b""
     except ValueError:
-        return b""
+        raw = b""
+    if match is None or len(raw) != 33:
+        raise MalformedInput("key of a witness", f"expected {prefix}name+hash+key, one line")
+    return match[1], raw[1:]

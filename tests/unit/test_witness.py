@@ -93,10 +93,28 @@ def test_keys_are_written_and_read() -> None:
 
 def test_keys_of_other_kinds_and_altered_ones_are_refused() -> None:
     public, secret = str(SIGNER.witness), SIGNER.secret()
-    for text in (secret, "", "x", public + "x", public.replace("auditor", "another"), public + "\n\n", "a b" + public):
+    kind = cosignature.b64encode(b"\x01" + SIGNER.witness.public)
+    seed = cosignature.b64encode(b"\x04" + bytes(range(32)))
+    for text in (
+        f"{public.rpartition('+')[0]}+{kind}",
+        secret,
+        "",
+        "x",
+        public + "x",
+        public.replace("auditor", "another"),
+        public + "\n\n",
+        "a b" + public,
+    ):
         with pytest.raises(MalformedInput):
             cosignature.parse_key(text.encode())
-    for text in (public, secret.replace("PRIVATE", "PUBLIC"), secret[:-1], secret + "\0"):
+    for text in (
+        f"{secret.rpartition('+')[0]}+{seed}",
+        public,
+        secret.replace("+auditor", "+another"),
+        secret.replace("PRIVATE", "PUBLIC"),
+        secret[:-1],
+        secret + "\0",
+    ):
         with pytest.raises(MalformedInput) as caught:
             cosignature.parse_signer(text.encode())
         assert secret[-20:-2] not in str(caught.value)
