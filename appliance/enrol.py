@@ -71,11 +71,13 @@ def enrol(lab: Notary, attester: Attester | None, booted: Booted, the_job: Job) 
         extra = binding("start", nonce=the_job.nonce, key=key_digest, statement=statement.digest())
         items = attester.start(booted.log, digest, extra)
         start = Evidence(when="start", challenge=statement.challenge, before=attester.before, items=items)
+    counter = evidence.counter(start) if start else None
     intent = {
         "job_digest": digest,
         "lock_digest": booted.lock_digest,
         "key_digest": key_digest,
         "nonce": the_job.nonce,
+        "counter": counter and counter.model_dump(mode="json"),
     }
     receipt = lab.register(intent, Enrolment(log=booted.log.dump(), evidence=start))
     return Enrolled(receipt, start, the_job.nonce, key, attester)

@@ -34,6 +34,9 @@ def command(
     certificate: Annotated[
         Path | None, typer.Option(help="What comes beside a vendor's report: VCEK, VLEK, or a GPU's chain.")
     ] = None,
+    reference_files: Annotated[
+        list[Path] | None, typer.Option("--reference", help="Reference values of an image that it may have booted.")
+    ] = None,
     ear: Annotated[Path | None, typer.Option(help="Write the attestation result, a signed JWT (EAR).")] = None,
     ear_key: Annotated[Path | None, typer.Option(help="Your P-256 key to sign it (PEM).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
@@ -48,14 +51,16 @@ def command(
 
         attest appraise report.bin --platform sev-snp --certificate vcek.der --policy lab.toml --capsule c.capsule
     """
-    from attest import appraise, capsule, validity  # these load every platform
+    from attest import appraise, capsule, reference, validity  # these load every platform
+    from attest.appraise import image
 
     if (ear is None) != (ear_key is None):
         raise typer.BadParameter("expected --ear and --ear-key together")
     if ear is not None and ear.exists():
         raise EnvironmentProblem(f"{ear} exists already: name another file with --ear")
     rules = read_file(policy_file, policy.MAX_BYTES)
-    hardware = policy.read(rules).hardware
+    whole = policy.read(rules)
+    hardware = whole.hardware
     if hardware is None:
         raise MalformedInput(str(policy_file), "expected a table [hardware], found none")
     collateral = capsule.read(read_file(capsule_file, capsule.MAX_BYTES)) if capsule_file else None
@@ -63,6 +68,8 @@ def command(
     found = appraise.appraise(
         _documents(path, platform, certificate), hardware, collateral, bound=_bound(bound), now=now
     )
+    known = [reference.read(read_file(path, reference.MAX_BYTES)) for path in reference_files or ()]
+    found = image.judge(found, known, whole.minimum_image_version)
     if ear is not None and ear_key is not None:
         _write_result(ear, found, digest_of(rules), ear_key)
     if as_json:

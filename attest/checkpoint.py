@@ -76,6 +76,10 @@ class Note:
     signatures: tuple[NoteSignature, ...]
     """At least one."""
 
+    def __str__(self) -> str:
+        """The note as it was read: its form leaves no choice."""
+        return f"{self.text}\n{''.join(map(line, self.signatures))}"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -182,16 +186,37 @@ def check_cosigned(note: str, logs: Sequence[TrustedLog]) -> Checkpoint:
     log = next((log for log in logs if log.origin == claimed.origin), None)
     if log is None:
         raise refuse("log-id", "a log that the trust root names", claimed.origin)
-    own = [line(one) for one in claimed.note.signatures if one.name == log.name]
+    own = tuple(one for one in claimed.note.signatures if one.name == log.name)
     if not own:
         raise refuse("checkpoint-signer", f"a signature by {log.name}", "none")
-    return replace(check_checkpoint(f"{claimed.note.text}\n{''.join(own)}", log), note=claimed.note)
+    return replace(check_checkpoint(str(replace(claimed.note, signatures=own)), log), note=claimed.note)
+
+
+def check_order(old: Checkpoint, new: Checkpoint) -> None:
+    """Raise `VerificationError` unless both are of one log, `new` is not the smaller, and one size means one tree."""
+    if old.origin != new.origin:
+        raise refuse("origin", old.origin, new.origin)
+    if new.size < old.size:
+        raise VerificationError(
+            LAYER, "rolled-back", expected=f"at least the {old.size} entries that it signed for", found=new.size,
+            advice="the log was put back to an older state, or this is an older one",
+        )  # fmt: skip
+    if new.size == old.size:
+        check_root(old, new.root)
+
+
+def check_root(old: Checkpoint, root: bytes) -> None:
+    """Raise `VerificationError` (`forked`) unless `root`, over as many leaves, is that of `old`."""
+    if root != old.root:
+        raise VerificationError(
+            LAYER, "forked", expected=f"the root {old.root.hex()} over {old.size} entries, which it signed",
+            found=root.hex(), advice="the log's key signed two histories: keep both as proof",
+        )  # fmt: skip
 
 
 def check_consistency(old: Checkpoint, new: Checkpoint, proof: Sequence[bytes]) -> None:
     """Raise `VerificationError` unless `new` extends `old`: two checkpoints of one log, each checked before."""
-    if old.origin != new.origin:
-        raise refuse("origin", old.origin, new.origin)
+    check_order(old, new)
     merkle.verify_consistency(old.size, old.root, new.size, new.root, proof, layer=LAYER)
 
 

@@ -17,6 +17,7 @@ from attest.files import read_file
 from attest.ledger_cli import consistency_command, ledger_command
 from attest.manifest import ExecutionManifest
 from attest.verify import Verified
+from attest.witness_cli import app as witness_app
 
 app = typer.Typer(
     name="attest",
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(capsule_app, name="capsule")
+app.add_typer(witness_app, name="witness")
 app.command("appraise")(appraise_command)
 app.command("ledger")(ledger_command)
 app.command("consistency")(consistency_command)
@@ -53,6 +55,12 @@ def verify_command(
     as_of: Annotated[
         str | None, typer.Option(help="Judge hardware as of 2026-01-31T12:00:00Z; now by default.")
     ] = None,
+    witnessed_file: Annotated[
+        Path | None, typer.Option("--witnessed", help="What witnesses cosigned of the lab's log, with proofs.")
+    ] = None,
+    witness_keys: Annotated[
+        list[Path] | None, typer.Option("--witness-key", help="The public key of a witness that you know.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check everything about a bundle, and say what is proven and what is not.
@@ -66,7 +74,13 @@ def verify_command(
         attest verify bundles/demo-1 --trust trusted_root.json --lock demo.lock --policy auditor.toml
 
         attest verify bundles/vm-1 --trust trusted_root.json --reference vm.reference.json
+
+        attest verify bundles/demo-1 --trust trusted_root.json --witnessed demo-1.witnessed --witness-key auditor.pub
     """
+    from attest import cosignature, witnessed
+
+    if (witnessed_file is None) != (not witness_keys):
+        raise typer.BadParameter("expected --witnessed and --witness-key together")
     if nonce is not None and (len(nonce) % 2 or not set(nonce.lower()) <= set("0123456789abcdef")):
         raise typer.BadParameter("expected hexadecimal digits, two for each byte", param_hint="--nonce")
     verified = verify.verify(
@@ -78,6 +92,8 @@ def verify_command(
         capsule=capsule.read(read_file(capsule_file, capsule.MAX_BYTES)) if capsule_file else None,
         now=validity.read_time(as_of) if as_of else datetime.now(UTC).replace(microsecond=0),
         references=[reference.read(read_file(path, reference.MAX_BYTES)) for path in reference_files or ()],
+        witnessed=read_file(witnessed_file, witnessed.MAX_BYTES) if witnessed_file else None,
+        witnesses=[cosignature.parse_key(read_file(path, cosignature.MAX_KEY_BYTES)) for path in witness_keys or ()],
     )
     if as_json:
         console.print_json(_verdict_json(verified))
@@ -125,7 +141,7 @@ def _print_verdict(verified: Verified) -> None:
     _print_manifest(verified.manifest)
     out.print(f"\nidentity   {verified.identity}")
     out.print(f"signed at  {verified.signed_at:%Y-%m-%dT%H:%M:%SZ} (log entry {verified.log_index})")
-    out.print(f"assurance  {' -> '.join(verified.assurance)}")
+    out.print(f"assurance  {' -> '.join(verified.assurance)}{', witnessed' if verified.witnesses else ''}")
     if verified.manifest.evidence:
         out.print(f"machine    {verified.machine or 'not compared with reference values'}")
     out.print("\nproven", style="bold")
@@ -175,6 +191,7 @@ def _verdict_json(verified: Verified) -> dict[str, Any]:
     return {
         "verdict": "accepted",
         "assurance": list(verified.assurance),
+        "witnesses": [{"key": str(one.witness), "time": validity.write_time(one.time)} for one in verified.witnesses],
         "machine": verified.machine,
         "identity": verified.identity,
         "issuer": verified.issuer,

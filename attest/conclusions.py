@@ -9,6 +9,8 @@ from attest.manifest import ExecutionManifest
 
 if TYPE_CHECKING:
     from attest.appraise import Appraisal
+    from attest.cosignature import Cosigned
+    from attest.counter import RunCounter
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,13 @@ class Given:
     """The steps of the ladder that were reached."""
     appraisals: tuple[Appraisal, ...]
     """Of the evidence of start and end."""
+    witnesses: tuple[Cosigned, ...]
+    """Who cosigned a tree of the log with this run."""
+    counter: RunCounter | None
+    """Where the counter of runs of the machine's TPM stood."""
 
 
+TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 CONFIDENTIAL: Final = ("sev-snp", "tdx", "nitro", "azure")
 """Platforms that keep a host out of a machine's memory."""
 
@@ -67,6 +74,10 @@ def proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
         lines.append("one TPM quoted, in one boot, this key, boot and job at the start, and these results at the end")
     if given.machine is not None:
         lines.append(f"its registers are those of the image {given.machine}: firmware's boot path, kernel, root disk")
+    if given.counter is not None:
+        lines.append(f"that TPM raised its counter of runs to {given.counter.value} for it, as the lab's log says")
+    for seen in given.witnesses:
+        lines.append(f"{seen.witness.name} saw intent and signature in the lab's log, not after {seen.time:{TIME}}")
     for platform in sorted({name for appraisal in given.appraisals for name in appraisal.claims}):
         lines.append(f"evidence of {platform}, bound to this run, holds against your policy and collateral")
     return tuple(lines)
@@ -88,6 +99,8 @@ def not_proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
         lines.append("that these are the artifacts you expect: give --lock to compare")
     if not given.nonce:
         lines.append("that the run is fresh: give the job a nonce, and --nonce here")
+    if not given.witnesses:
+        lines.append("that the lab shows everybody the same log: have a witness cosign it, and give --witnessed")
     if not manifest.complete:
         lines.append(f"anything about the samples that are missing: the run ended early ({manifest.ended_by})")
     if manifest.job.attempt > 1:

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from attest import canonical, reference
 from attest.binding import StartStatement, When, binding
 from attest.canonical import JSON, Model
+from attest.counter import RunCounter
 from attest.digest import Hex32
 from attest.errors import VerificationError
 from attest.eventlog import EventLog, measurement
@@ -131,6 +132,11 @@ def image(evidence: Evidence) -> str | None:
     """
     item = evidence.of("tpm")
     return None if item is None else reference.image_of(_unbound(evidence).values)
+
+
+def counter(evidence: Evidence) -> RunCounter | None:
+    """Where the counter of runs stood, by a TPM's evidence of a start; taken from it as `image` is."""
+    return None if evidence.of("tpm") is None else _unbound(evidence).counter
 
 
 def identify(evidence: Evidence, known: Sequence[ReferenceValues]) -> ReferenceValues:

@@ -20,6 +20,7 @@ from attest.reference import ReferenceValues
 if TYPE_CHECKING:
     from attest.appraise import Appraisal
     from attest.capsule import Capsule
+    from attest.counter import RunCounter
     from attest.evidence import Evidence
 
 START = "evidence/start.json"
@@ -57,8 +58,8 @@ class Run:
         return evidence.read(self.files[START], "start"), evidence.read(self.files[END], "end")
 
 
-def check(run: Run, references: Sequence[ReferenceValues]) -> str | None:
-    """Check that the evidence is of `run`. The name of the image whose reference values it has; None without any.
+def check(run: Run, references: Sequence[ReferenceValues]) -> ReferenceValues | None:
+    """Check that the evidence is of `run`. Those of the `references` that the machine has; None without any.
 
     Raises `VerificationError`, `MalformedInput`, `Unsupported`.
     """
@@ -76,7 +77,16 @@ def check(run: Run, references: Sequence[ReferenceValues]) -> str | None:
     evidence.check_start(start, run.log, nonce=nonce, key=key, job=job, lock=manifest.lock.digest)
     results = manifest.results_digest
     evidence.check_end(start, end, run.log, nonce=nonce, key=key, job=job, statement=run.statement, results=results)
-    return evidence.identify(start, references).image if references else None
+    return evidence.identify(start, references) if references else None
+
+
+def counter(run: Run) -> RunCounter | None:
+    """Where the counter of runs stood at the start of `run`, whose evidence was checked; None without a TPM's."""
+    if not run.manifest.evidence:
+        return None
+    from attest import evidence
+
+    return evidence.counter(run.packages()[0])
 
 
 def appraise(run: Run, policy: Policy, capsule: Capsule | None, now: datetime | None) -> tuple[Appraisal, ...]:

@@ -11,6 +11,8 @@ What is told as a finding:
     key            two intents have one key
     unregistered   a signature by a key that no intent before it names
     signed-twice   two signatures by one key: two bundles of one attempt
+    counter        a TPM's counter of runs that does not ascend: a number used again
+    counter-gap    one that was raised for runs that the log does not hold: it was put back, or they were not registered
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from attest.tiles import LogCopy
 from attest.trust import VerifiedSignature, verify_receipt, verify_signature
 
 LAYER = "ledger"
-Code = Literal["number", "time", "key", "unregistered", "signed-twice"]
+Code = Literal["number", "time", "key", "unregistered", "signed-twice", "counter", "counter-gap"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def read(copy: LogCopy) -> Ledger:
         if owners.get(key, index) < index:
             signed[owners[key]].append(index)
     attempts = tuple(Attempt(index, intent, tuple(signed[index])) for index, intent in intents.items())
-    findings = [*_check_intents(attempts), *_check_signatures(attempts, signatures)]
+    findings = [*_check_intents(attempts), *_check_counters(attempts), *_check_signatures(attempts, signatures)]
     return Ledger(len(copy.leaves), attempts, tuple(sorted(findings, key=lambda finding: finding.entry)))
 
 
@@ -149,6 +151,19 @@ def _check_intents(attempts: Sequence[Attempt]) -> Iterator[Finding]:
         latest = max(latest, intent.time)
         if (first := keys.setdefault(intent.key_digest, index)) != index:
             yield Finding("key", index, "a key of its own for each attempt", f"the key of entry {first}")
+
+
+def _check_counters(attempts: Sequence[Attempt]) -> Iterator[Finding]:
+    """Each TPM's counter is raised by one for each run, whatever the job."""
+    last: dict[str, int] = {}
+    for attempt in attempts:
+        if (counter := attempt.intent.counter) is None:
+            continue
+        expected = last.get(counter.tpm, counter.value - 1) + 1
+        if counter.value != expected:
+            code: Code = "counter" if counter.value < expected else "counter-gap"
+            yield Finding(code, attempt.index, f"counter {expected} of the TPM {counter.tpm}", str(counter.value))
+        last[counter.tpm] = max(counter.value, expected - 1)
 
 
 def _check_signatures(attempts: Sequence[Attempt], signatures: dict[int, str]) -> Iterator[Finding]:

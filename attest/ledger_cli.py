@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from attest import bundle as bundles
-from attest import console, ledger, trust, verify
+from attest import console, growth, ledger, trust, verify
 from attest.checkpoint import MAX_NOTE_CHARS, Checkpoint, TrustedLog, check_cosigned
 from attest.errors import MalformedInput
 from attest.files import read_file
@@ -56,11 +56,13 @@ def ledger_command(
 
 def consistency_command(
     old: Annotated[Path, typer.Argument(help="What you kept: a checkpoint's file, or a bundle's folder.")],
-    new: LogArgument,
+    new: Annotated[Path, typer.Argument(help="A copy of the log; with --proof what you would keep next.")],
     trusted: TrustOption,
+    proof: Annotated[Path | None, typer.Option(help="The lab's proof, instead of the whole log.")] = None,
 ) -> None:
     """Check that a lab's log begins with the tree of a checkpoint that you kept: nothing of it was changed or removed.
 
+    The lab makes a proof with `appliance log prove`; a whole copy of the log needs none.
     Exit codes: 0 it does, 10 it was put back or forked, 30 malformed.
 
     Examples:
@@ -68,13 +70,19 @@ def consistency_command(
         attest consistency kept.checkpoint lab-log --trust trusted_root.json
 
         attest consistency bundles/gsm8k lab-log --trust trusted_root.json
+
+        attest consistency kept.checkpoint new.checkpoint --proof growth --trust trusted_root.json
     """
     logs = trust.read(read_file(trusted, trust.MAX_TRUST_BYTES)).logs
-    kept, copy = read_checkpoint(old, logs), read_copy(new, logs)
-    copy.check_extends(kept)
-    console.OUT.print(
-        f"log         {kept.origin}\nkept        {kept.size} entries\nnow         {len(copy.leaves)} entries"
-    )
+    kept = read_checkpoint(old, logs)
+    if proof is None:
+        copy = read_copy(new, logs)
+        copy.check_extends(kept)
+        grown = copy.checkpoint
+    else:
+        grown = read_checkpoint(new, logs)
+        growth.check(growth.parse(read_file(proof, growth.MAX_BYTES)), kept, grown, logs)
+    console.OUT.print(f"log         {kept.origin}\nkept        {kept.size} entries\nnow         {grown.size} entries")
     console.OUT.print("\nCONSISTENT: nothing of what was kept is changed or missing", style="bold green")
 
 
@@ -105,6 +113,8 @@ def _print(found: Ledger, attempts: tuple[Attempt, ...]) -> None:
             state = f"signed in entry {attempt.signatures[0]}" if attempt.signatures else "NOT FINISHED"
             console.OUT.print(f"  attempt {intent.attempt}  {intent.time}  entry {attempt.index}  {state}")
             console.OUT.print(f"    lock {intent.lock_digest}\n    key  {intent.key_digest}")
+            if intent.counter is not None:
+                console.OUT.print(f"    counter {intent.counter.value} of the TPM {intent.counter.tpm}")
     for finding in found.findings:
         console.OUT.print(f"\nWRONG {finding.error()}", style="bold")
 

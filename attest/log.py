@@ -31,6 +31,7 @@ from attest.checkpoint import (
     refuse,
     verify,
 )
+from attest.counter import RunCounter
 from attest.digest import Digest, sha256
 from attest.dsse import Base64, b64encode
 from attest.errors import MalformedInput
@@ -53,6 +54,8 @@ class Intent(Model):
     """The digest of the boot key (SPKI, DER), which is going to sign the bundle."""
     nonce: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,128}$")] | None = None
     """The relying party's nonce, hexadecimal."""
+    counter: RunCounter | None = None
+    """Where the counter of the run's TPM stood; None without a TPM that counts."""
     attempt: int = Field(ge=1, le=MAX_INTEGER)
     """One more than the log's earlier intents of the same job."""
     time: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
@@ -118,6 +121,8 @@ class VerifiedIntent:
     """The digest of the boot key."""
     nonce: str | None
     """The relying party's nonce, hexadecimal."""
+    counter: RunCounter | None
+    """Where the counter of the run's TPM stood; for the evidence of the start to bear out."""
     attempt: int
     """Which attempt at this job it was."""
     time: str

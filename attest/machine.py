@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from attest import tpm
-from attest.digest import raw, sha256
+from attest import canonical, tpm
+from attest.counter import INDEX, RunCounter
+from attest.digest import digest_of, raw, sha256
 from attest.errors import VerificationError
 from attest.reference import APPLICATION
 
@@ -39,6 +40,8 @@ class Quoted:
     """How often the TPM was reset, and restarted since: equal within one boot."""
     clock_ms: int
     """Milliseconds that it was powered."""
+    counter: RunCounter | None
+    """Where its counter of runs stood, where it was certified too."""
 
     @property
     def values(self) -> dict[str, str]:
@@ -72,6 +75,7 @@ def verify(evidence: tpm.Evidence, extra: bytes) -> Quoted:
         key=found.key.name,
         boot=(first.resets, first.restarts),
         clock_ms=first.clock_ms,
+        counter=_counter(found, digest_of(evidence.key)),
     )
 
 
@@ -81,6 +85,15 @@ def _check_signer(found: tpm.Authenticated) -> None:
     expected = tpm.layout.name_of("sha256", ENDORSEMENT.to_bytes(4, "big") + found.key.name)
     for statement in found.statements:
         _equal("signer", expected.hex(), statement.signer.hex())
+
+
+def _counter(found: tpm.Authenticated, owner: str) -> RunCounter | None:
+    """The counter of runs, which is at one index of every TPM."""
+    if found.counter is None:
+        return None
+    index, value = found.counter
+    _equal("counter", f"index {INDEX:#x}", f"index {index:#x}")
+    return canonical.validate(RunCounter, {"tpm": owner, "value": value}, "counter of runs")
 
 
 def check_application(quoted: Quoted, before: str, digests: Sequence[str]) -> None:

@@ -8,9 +8,12 @@ full_seal = true                               # no layer of any worker's seal w
 exact_numerics = true                          # every model's self-test found every bit independent of the batch
 walls = ["process", "container", "vm"]         # what the workers may run behind
 locks = ["sha256:..."]                         # lockfiles that are accepted; any when absent
+minimum_lock_version = 4                       # the lockfile's own version: older ones are refused
+minimum_image_version = 1795305600             # the machine's image, by its reference values: older ones are refused
 max_attempts = 1                               # attempts at the job, this one included
 claims_hold = false                            # every claim of the job holds
 assurance = "quoted"                           # how far up the ladder the bundle has to be
+required_witnesses = 1                         # of those given with --witness-key, who cosigned the lab's log
 
 [hardware]                                     # what hardware has to say, see `attest.appraise.policy`
 """
@@ -25,10 +28,11 @@ from pydantic import Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from attest import canonical
-from attest.canonical import Model
+from attest.canonical import MAX_INTEGER, Model
 from attest.digest import Digest
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.manifest import ExecutionManifest, Wall
+from attest.reference import ReferenceValues, require_version
 
 if TYPE_CHECKING:
     from attest.appraise.policy import Hardware
@@ -85,12 +89,18 @@ class Policy(Model):
     """What the workers may run behind."""
     locks: tuple[Digest, ...] | None = None
     """Lockfiles that are accepted; any when absent."""
+    minimum_lock_version: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
+    """The lowest version of a lockfile that is accepted; any when absent."""
+    minimum_image_version: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
+    """The lowest version of a machine's image that is accepted; with it, the image has to be known."""
     max_attempts: int | None = Field(default=None, ge=1)
     """Attempts at the job, this one included; any number when absent."""
     claims_hold: bool = False
     """The job has claims, and every one of them holds."""
     assurance: Assurance = "signed"
     """The step of the ladder that the bundle has to reach at least."""
+    required_witnesses: int = Field(default=0, ge=0, le=64)
+    """Of the witnesses that the caller knows, how many have to have cosigned a tree of the log with this run."""
     hardware: Annotated[Hardware | None, _WhenThere] = None
     """What hardware has to say for the run. Without it a TPM's quotes are verified, and nobody vouches for the TPM."""
 
@@ -115,6 +125,8 @@ class Policy(Model):
             raise _unmet("wall", f"one of {list(self.walls)}", manifest.wall)
         if self.locks is not None and manifest.lock.digest not in self.locks:
             raise _unmet("lock", f"one of {list(self.locks)}", manifest.lock.digest)
+        if self.minimum_lock_version is not None and manifest.lock.version < self.minimum_lock_version:
+            raise _unmet("lock-version", f"at least {self.minimum_lock_version}", manifest.lock.version)
         if self.max_attempts is not None and manifest.job.attempt > self.max_attempts:
             raise _unmet("attempts", f"at most {self.max_attempts}", manifest.job.attempt)
         if self.claims_hold and not manifest.claims:
@@ -123,12 +135,26 @@ class Policy(Model):
             names = [f"{claim.metric} of {claim.suite} on {claim.model}" for claim in broken]
             raise _unmet("claims", "every claim to hold", f"these do not: {names}")
 
+    def check_image(self, image: ReferenceValues | None) -> None:
+        """Raises `VerificationError` unless the machine's `image`, by its reference values, is as new as required."""
+        if self.minimum_image_version is None:
+            return
+        if image is None:
+            wanted = f"an image that is known (--reference), of version {self.minimum_image_version} at least"
+            raise _unmet("image-version", wanted, "a machine that was not compared")
+        require_version(image, self.minimum_image_version)
+
     def check_assurance(self, reached: Sequence[str]) -> None:
         """Raises `VerificationError` unless the steps `reached` go as far as required."""
         steps = get_args(Assurance)
         names = [step.partition(" ")[0] for step in reached]
         if max(steps.index(name) for name in names) < steps.index(self.assurance):
             raise _unmet("assurance", f"{self.assurance} at least", " -> ".join(reached))
+
+    def check_witnesses(self, found: int) -> None:
+        """Raises `VerificationError` unless as many witnesses as required, `found`, cosigned."""
+        if found < self.required_witnesses:
+            raise _unmet("witnesses", f"cosignatures of at least {self.required_witnesses}", found)
 
 
 def read(data: bytes) -> Policy:

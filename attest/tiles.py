@@ -15,7 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from attest import merkle
-from attest.checkpoint import LAYER, MAX_NOTE_CHARS, Checkpoint, TrustedLog, check_cosigned
+from attest.checkpoint import (
+    LAYER,
+    MAX_NOTE_CHARS,
+    Checkpoint,
+    TrustedLog,
+    check_cosigned,
+    check_order,
+    check_root,
+)
 from attest.errors import MalformedInput, VerificationError
 
 WIDTH = 256
@@ -43,18 +51,8 @@ class LogCopy:
 
     def check_extends(self, old: Checkpoint) -> None:
         """Raise `VerificationError` unless this log begins with the tree of `old`, which was checked before."""
-        if old.origin != self.checkpoint.origin:
-            raise VerificationError(LAYER, "origin", expected=old.origin, found=self.checkpoint.origin)
-        if old.size > len(self.leaves):
-            raise VerificationError(
-                LAYER, "rolled-back", expected=f"at least the {old.size} entries that it signed for",
-                found=len(self.leaves), advice="the log was put back to an older state, or the copy is older",
-            )  # fmt: skip
-        if self.tree.root(old.size) != old.root:
-            raise VerificationError(
-                LAYER, "forked", expected=f"the root {old.root.hex()} over {old.size} entries, which it signed",
-                found=self.tree.root(old.size).hex(), advice="the log's key signed two histories: keep both as proof",
-            )  # fmt: skip
+        check_order(old, self.checkpoint)
+        check_root(old, self.tree.root(old.size))
 
 
 def tile_path(level: int | str, index: int, width: int = WIDTH) -> str:

@@ -19,8 +19,10 @@ The plan, whose numbers the code carries:
 11. Every model worker reports a whole self-test, and where the job promises exact numerics, no cell of it differs.
 12. The results follow from the transcript's records and the job, to the last digit; so do plan, counts and claims.
 13. The evidence of hardware, where the manifest says that there is some: the quotes of start and end are bound to this
-    key, job, boot, statement and nonce, and are of one boot; the machine is one of those that the caller knows.
-14. The policy: what this relying party requires beyond that.
+    key, job, boot, statement and nonce, and are of one boot; the TPM's counter of runs stood where the intent says; the
+    machine is one of those that the caller knows.
+14. What witnesses cosigned, where the caller has that: one tree of the lab's log with the intent and the signature.
+15. The policy: what this relying party requires beyond that.
 """
 
 from __future__ import annotations
@@ -30,7 +32,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from attest import canonical, conclusions, determinism, eventlog, hardware, job, lockfile, seal, statement, transcript
+from attest import (
+    attempt,
+    canonical,
+    conclusions,
+    determinism,
+    eventlog,
+    hardware,
+    job,
+    lockfile,
+    seal,
+    statement,
+    transcript,
+)
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
 from attest.eventlog import EventLog
@@ -47,6 +61,7 @@ from attest.transcript import Disclosure, Transcript
 if TYPE_CHECKING:
     from attest.appraise import Appraisal
     from attest.capsule import Capsule
+    from attest.cosignature import Cosigned, WitnessKey
     from attest.policy import Policy
     from attest.trust import VerifiedSignature
 
@@ -92,6 +107,8 @@ class Verified:
     """The image whose reference values the quoted registers are, where such values were given."""
     assurance: tuple[str, ...]
     """The steps of the ladder that this bundle reaches, lowest first."""
+    witnesses: tuple[Cosigned, ...]
+    """Beside the ladder: who of the witnesses given saw intent and signature in the lab's log, and when."""
     appraisals: tuple[Appraisal, ...]
     """Of the evidence of start and end, where the policy speaks of hardware."""
     proven: tuple[str, ...]
@@ -110,12 +127,15 @@ def verify(
     references: Sequence[ReferenceValues] = (),
     capsule: Capsule | None = None,
     now: datetime | None = None,
+    witnessed: bytes | None = None,
+    witnesses: Sequence[WitnessKey] = (),
 ) -> Verified:
     """The bundle whose files are `files` (name to bytes), by the lab's `trusted_root` (JSON).
 
     `nonce` (hexadecimal), `lock` (bytes of the lockfile) and `references` (of images, one of which the run has to have
     been in) are what the caller knows; the bundle has to agree. A policy on hardware is applied with the collateral in
-    `capsule`, as of `now` (an aware time, which such a policy needs).
+    `capsule`, as of `now` (an aware time, which such a policy needs). One of the `witnesses` has to have cosigned what
+    `witnessed` (JSON) holds, where that is given.
     Raises `MalformedInput`, `Unsupported` or `VerificationError`.
     """
     if policy is None:
@@ -143,7 +163,7 @@ def verify(
     # 8. The identity.
     _check_identity(files, signature.identity, manifest, log)
     # 9. The intent.
-    _check_intent(files[INTENT], trusted_root, manifest, signature)
+    intent = attempt.check(files[INTENT], trusted_root, manifest, signature)
     # 10. The seals.
     _check_seals(files, the_job, manifest)
     # 11. The self-tests.
@@ -152,13 +172,21 @@ def verify(
     results = _recompute(files[RESULTS], the_job, manifest, script)
     # 13. The evidence of hardware.
     run = Run(files, manifest, digest_of(signature.public_key_der), digest_of(signature.payload), log)
-    machine = hardware.check(run, references)
+    image = hardware.check(run, references)
+    attempt.check_counter(intent.counter, hardware.counter(run))
+    machine = image.image if image else None
     appraisals = hardware.appraise(run, policy, capsule, now)
-    # 14. The policy.
+    # 14. The witnesses.
+    cosigned = attempt.check_witnessed(witnessed, files[SIGNATURE], files[INTENT], trusted_root, witnesses)
+    # 15. The policy.
     assurance = conclusions.ladder(manifest, appraisals)
     policy.check(manifest)
+    policy.check_image(image)
     policy.check_assurance(assurance)
-    given = conclusions.Given(nonce is not None, lock is not None, machine, assurance, appraisals)
+    policy.check_witnesses(len(cosigned))
+    given = conclusions.Given(
+        nonce is not None, lock is not None, machine, assurance, appraisals, cosigned, intent.counter
+    )
     return Verified(
         manifest=manifest,
         job=the_job,
@@ -170,6 +198,7 @@ def verify(
         log_index=signature.log_index,
         machine=machine,
         assurance=assurance,
+        witnesses=cosigned,
         appraisals=appraisals,
         proven=conclusions.proven(manifest, given),
         not_proven=conclusions.not_proven(manifest, given),
@@ -287,27 +316,6 @@ def _check_identity(files: Mapping[str, bytes], identity: str, manifest: Executi
     lab = identity.removeprefix("https://").partition("/")[0]
     if identity != f"https://{lab}{wanted}":
         raise VerificationError("identity", "measurement", expected=f"https://LAB{wanted}", found=identity)
-
-
-def _check_intent(data: bytes, trusted_root: bytes, manifest: ExecutionManifest, signature: VerifiedSignature) -> None:
-    from attest import trust
-
-    intent = trust.verify_receipt(data, trusted_root)
-    _equal("intent", "job", intent.job_digest, manifest.job.digest)
-    _equal("intent", "lock", intent.lock_digest, manifest.lock.digest)
-    _equal("intent", "key", intent.key_digest, digest_of(signature.public_key_der))
-    _equal("intent", "nonce", intent.nonce, manifest.job.nonce)
-    _equal("intent", "attempt", intent.attempt, manifest.job.attempt)
-    _equal("intent", "time", intent.time, manifest.started)
-    _equal("intent", "index", intent.log_index, manifest.job.intent_index)
-    if intent.log_index >= signature.log_index:
-        raise VerificationError(
-            "intent", "order", expected=f"an intent before entry {signature.log_index}", found=intent.log_index
-        )
-    signed_at = signature.signed_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    times = [manifest.started, manifest.ended, signed_at]
-    if times != sorted(times):
-        raise VerificationError("intent", "times", expected="started <= ended <= signed", found=times)
 
 
 def _check_seals(files: Mapping[str, bytes], the_job: Job, manifest: ExecutionManifest) -> None:

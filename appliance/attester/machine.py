@@ -36,10 +36,14 @@ class MachineAttester:
         """What the application register held before the run."""
 
     def start(self, log: EventLog, job: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
-        """Extend the records of the boot and the job, then quote."""
+        """Raise the counter of runs, extend the records of the boot and the job, then quote and certify."""
+        from appliance.attester import tpm_commands
+        from attest.counter import INDEX
+
+        tpm_commands.raise_counter(self._tpm, INDEX)
         for digest in (*(record.digest for record in log.records), job):
             self._extend(digest)
-        return (self._quoted(extra),)
+        return (self._quoted(extra) | {"counter": self._counter(INDEX, extra)},)
 
     def end(self, results: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
         """Extend the results, then quote."""
@@ -65,6 +69,18 @@ class MachineAttester:
     def _quoted(self, extra: bytes) -> dict[str, JSON]:
         value: dict[str, JSON] = json.loads(self.report(extra))
         return value
+
+    def _counter(self, index: int, extra: bytes) -> JSON:
+        """What the counter stands at, signed with `extra` by the key of the quote, which the TPM makes again."""
+        from appliance.attester import tpm_commands
+
+        key = self._tpm.create_key()
+        try:
+            signed = tpm_commands.certify_counter(self._tpm, tpm_commands.Object(key.handle, key.public), index, extra)
+        finally:
+            self._tpm.flush(key)
+        public = tpm_commands.nv_public(self._tpm, index)
+        return {"public": _text(public), "certified": signed.model_dump(mode="json")}
 
     def _extend(self, digest: str) -> None:
         self._tpm.extend(APPLICATION, bytes.fromhex(digest.removeprefix("sha256:")))

@@ -198,6 +198,15 @@ def increment(tpm: Tpm, index: int) -> None:
     tpm.command(NV_INCREMENT, struct.pack(">II", index, index), PASSWORD, b"")
 
 
+def raise_counter(tpm: Tpm, index: int) -> None:
+    """Raise a counter by one; make it first where the TPM has none."""
+    try:
+        nv_public(tpm, index)
+    except EnvironmentProblem:
+        define_counter(tpm, index)
+    increment(tpm, index)
+
+
 def certify_counter(tpm: Tpm, key: Object, index: int, nonce: bytes) -> Signed:
     """What a counter stands at, signed by `key` (TPM2_NV_Certify)."""
     area = _password() + _password()

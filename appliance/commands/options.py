@@ -48,7 +48,9 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def check_wall(wall: Wall, *, engine: Path | None, image: Path | None, runtime: str | None) -> None:
+def check_wall(
+    wall: Wall, *, engine: Path | None, image: Path | None, runtime: str | None, tpm: Path | None = None
+) -> None:
     """Refuse an option that says nothing behind this wall, so that nobody believes that it did."""
     if engine is not None and wall == "vm":
         raise typer.BadParameter(
@@ -56,5 +58,7 @@ def check_wall(wall: Wall, *, engine: Path | None, image: Path | None, runtime: 
         )
     if runtime is not None and wall != "container":
         raise typer.BadParameter(f"the wall {wall} has no container: leave it out", param_hint="--runtime")
+    if tpm is not None and wall != "vm":
+        raise typer.BadParameter(f"the wall {wall} has no TPM: leave it out", param_hint="--tpm-state")
     if image is not None and wall == "process":
         raise typer.BadParameter("the wall process has no image: leave it out", param_hint="--image")

@@ -66,6 +66,8 @@ class Asked:
     """Folders in which data sets are looked for."""
     sign_incomplete: bool
     """Sign what there is when the run ends early."""
+    require_seal: Requirement
+    """What is asked of the workers' seals."""
 
     def open_lab(self) -> labs.Lab:
         """The lab, which is made where there is none."""
@@ -94,6 +96,9 @@ def run(
     wall: WallOption = "process",
     image: ImageOption = None,
     runtime: RuntimeOption = None,
+    tpm_state: Annotated[
+        Path | None, typer.Option(help="With --wall vm, the folder of a TPM that stays, and counts the runs.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a job in sealed workers, offline, and leave a signed bundle. `appliance doctor` says what this host can do.
@@ -108,23 +113,21 @@ def run(
 
         appliance run --wall vm --image build/vm
     """
-    check_wall(wall, engine=engine, image=image, runtime=runtime)
-    if require_seal == "full" and wall == "vm":
-        raise typer.BadParameter("it cannot be asked for behind the wall vm: leave it out", param_hint="--require-seal")
+    check_wall(wall, engine=engine, image=image, runtime=runtime, tpm=tpm_state)
     path = job or default_job()
     if lock is None and job is not None and job.with_suffix(".lock").exists():
         lock = job.with_suffix(".lock")
     loaded = jobs.load(path)
     out = out or running.default_out(loaded.job.name)
-    asked = Asked(path, lab, passphrase_file, lock, out, tuple(data or ()), sign_incomplete)
+    asked = Asked(path, lab, passphrase_file, lock, out, tuple(data or ()), sign_incomplete, require_seal)
     match wall:
         case "process":
-            outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile), require_seal)
+            outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile))
         case "container":
             opened = rootfs.open_image(image or rootfs.DEFAULT)
-            outcome = _in_container(asked, opened, engine, require_seal, runtime)
+            outcome = _in_container(asked, opened, engine, runtime)
         case "vm":
-            outcome = _in_machine(asked, _machine(image or built.MACHINE))
+            outcome = _in_machine(asked, _machine(image or built.MACHINE), tpm_state)
     if as_json:
         value = {"bundle": str(outcome.bundle), "ended_by": outcome.ended_by}
         console.print_json(value | {"results": outcome.results.model_dump(mode="json", exclude_none=True)})
@@ -132,7 +135,7 @@ def run(
         console.OUT.print(f"bundle: {outcome.bundle} ({outcome.ended_by})")
 
 
-def _in_front(asked: Asked, engine: Path, require_seal: Requirement) -> running.Outcome:
+def _in_front(asked: Asked, engine: Path) -> running.Outcome:
     request = running.Request(
         job=asked.job,
         lab=asked.open_lab(),
@@ -141,15 +144,13 @@ def _in_front(asked: Asked, engine: Path, require_seal: Requirement) -> running.
         lock=asked.lock,
         data=asked.data,
         sign_incomplete=asked.sign_incomplete,
-        require_seal=require_seal,
+        require_seal=asked.require_seal,
     )
     with Reporter() as progress:
         return running.run(request, progress)
 
 
-def _in_container(
-    asked: Asked, image: rootfs.Image, engine: Path | None, require_seal: Requirement, runtime: Runtime | None
-) -> running.Outcome:
+def _in_container(asked: Asked, image: rootfs.Image, engine: Path | None, runtime: Runtime | None) -> running.Outcome:
     request = walls.Request(
         job=asked.job,
         lab=asked.open_lab(),
@@ -159,14 +160,14 @@ def _in_container(
         lock=asked.lock,
         data=asked.data,
         sign_incomplete=asked.sign_incomplete,
-        require_seal=require_seal,
+        require_seal=asked.require_seal,
         runtime=runtime,
     )
     with Reporter() as progress:
         return walls.run(request, progress)
 
 
-def _in_machine(asked: Asked, image: Path) -> running.Outcome:
+def _in_machine(asked: Asked, image: Path, tpm_state: Path | None) -> running.Outcome:
     request = measured.Request(
         job=asked.job,
         lab=asked.open_lab(),
@@ -175,6 +176,8 @@ def _in_machine(asked: Asked, image: Path) -> running.Outcome:
         lock=asked.lock,
         data=asked.data,
         sign_incomplete=asked.sign_incomplete,
+        require_seal=asked.require_seal,
+        tpm_state=tpm_state,
     )
     with Reporter() as progress:
         return measured.run(request, progress)

@@ -61,6 +61,8 @@ class Request:
     """Sign what there is when the run ends early."""
     require_seal: Requirement = "any"
     """What the user asks of the workers' seals, which the image's kernel decides."""
+    tpm_state: Path | None = None
+    """The folder of a TPM that counts the runs of several machines; None for a new TPM."""
 
 
 def run(request: Request, progress: Progress) -> Outcome:
@@ -78,7 +80,7 @@ def run(request: Request, progress: Progress) -> Outcome:
         before = reference.replay((pcr.inputs(descriptor.block()),))[reference.APPLICATION].hex()
         # 2. The machine.
         memory = vm.MEMORY_MIB + 3 * (found.size_bytes() // MIB)
-        plan = vm.plan(request.image, inputs=disk, channel=True, memory_mib=memory)
+        plan = vm.plan(request.image, inputs=disk, channel=True, memory_mib=memory, tpm_state=request.tpm_state)
         with vm.attested(plan, nonce) as (booted, boot):
             quoted = machine.verify(boot, nonce)
             reference.compare(values, quoted.registers)

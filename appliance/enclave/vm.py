@@ -92,6 +92,8 @@ class VmPlan:
     """Whether it gets the channel that a job is run over."""
     enrolled: str | None = None
     """The folder of the Secure Boot keys that the firmware has; None for firmware that checks no signature."""
+    tpm_state: str | None = None
+    """The folder of the TPM's memory, which stays, and is made where there is none; None for a new TPM each time."""
 
     def digest(self) -> str:
         """SHA-256 over the plan's canonical JSON."""
@@ -133,6 +135,7 @@ def plan(
     channel: bool = False,
     kvm: bool | None = None,
     memory_mib: int = MEMORY_MIB,
+    tpm_state: Path | None = None,
 ) -> VmPlan:
     """The plan for the image in the folder `image`. `kvm`: None takes it where it runs something.
 
@@ -158,6 +161,7 @@ def plan(
         channel=channel,
         memory_mib=memory_mib,
         enrolled=str(image.resolve()) if checking else None,
+        tpm_state=str(tpm_state.resolve()) if tpm_state else None,
     )
 
 
@@ -261,9 +265,11 @@ def booted(vm: VmPlan) -> Iterator[Machine]:
         empty = Path(vm.settings).read_bytes()
         keys = secure_boot.read(Path(vm.enrolled)) if vm.enrolled else None
         (work / "settings").write_bytes(settings.enrol(empty, keys) if keys else empty)
-        _manufacture(work / "state")
+        state = Path(vm.tpm_state) if vm.tpm_state else work / "state"
+        if not state.exists():
+            _manufacture(state)
         listeners = {name: stack.enter_context(_listen(work / name)) for name in _sockets(vm)}
-        tpm = [swtpm, "socket", "--tpm2", "--tpmstate", f"dir={work / 'state'},mode=0600"]
+        tpm = [swtpm, "socket", "--tpm2", "--tpmstate", f"dir={state},mode=0600"]
         tpm += ["--ctrl", f"type=unixio,path={work / 'tpm'}", "--terminate"]
         stack.enter_context(_started(tpm))
         _wait_for(work / "tpm")

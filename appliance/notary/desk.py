@@ -135,6 +135,7 @@ class Desk:
         elif question.enrolment.evidence is not None:
             raise _refused("evidence", "no evidence of hardware", question.enrolment.evidence.platforms)
         self._evidence = shown = question.enrolment.evidence
+        _equal("counter", evidence.counter(shown) if shown else None, intent.counter)
         self._measurement = eventlog.measurement(eventlog.parse(question.enrolment.log).registers)
         if expected.measurement is not None:
             _equal("measurement", expected.measurement, self._measurement)

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field, StringConstraints
 
 from attest.canonical import JSON, Model
+from attest.counter import RunCounter
 from attest.digest import Digest, Hex32
 from attest.dsse import Base64
 from attest.evidence import Evidence
@@ -72,6 +73,8 @@ class Intent(Model):
     """The digest of the boot key (SPKI, DER)."""
     nonce: Nonce | None = None
     """The relying party's nonce."""
+    counter: RunCounter | None = None
+    """Where the counter of runs stands, by the evidence of the start."""
 
 
 class Enrolment(Model):

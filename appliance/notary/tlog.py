@@ -85,9 +85,10 @@ class TransparencyLog(TileLog):
     def register(self, intent: Mapping[str, JSON], now: Clock) -> LogReceipt:
         """Log the intent of a run, and prove it. The log adds attempt number and time. Raises `MalformedInput`.
 
-        `intent` has `job_digest`, `lock_digest`, `key_digest`, and `nonce` where the relying party gave one.
+        `intent` has `job_digest`, `lock_digest`, `key_digest`, `nonce` where the relying party gave one, and `counter`
+        where a TPM counts runs.
         """
-        known = {"job_digest", "lock_digest", "key_digest", "nonce"}
+        known = {"job_digest", "lock_digest", "key_digest", "nonce", "counter"}
         if surplus := set(intent) - known:
             raise MalformedInput("intent", f"expected {sorted(known)}, found {sorted(surplus)} too")
         with self.locked():

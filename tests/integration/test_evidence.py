@@ -21,6 +21,7 @@ from appliance.enclave import measured
 from appliance.enclave.tpm_device import Tpm
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.protocol import Enrolment, Intent, Register
+from appliance.notary.tlog import TransparencyLog
 from attest import canonical, conclusions, eventlog, evidence, hardware, policy, reference, verify
 from attest.cli import read_bundle
 from attest.digest import digest_of, sha256
@@ -129,6 +130,49 @@ def test_start_and_end_have_to_be_of_one_machine_and_a_debugged_one_is_not_confi
         # Whose claims they are does not matter to the ladder, but which platform's.
         guest = replace(end, claims={"sev-snp": (claims.model_copy(update={"debug": debug}),)})  # type: ignore[attr-defined]
         assert ("confidential" in conclusions.ladder(found.manifest, (guest, guest))) is reached
+
+
+def test_an_image_that_is_too_old_is_refused(quoted: Quoted, made: Made) -> None:
+    required = policy.read(b"minimum_image_version = 1795305600")
+    newer = quoted.values.model_copy(update={"version": 1795305600})
+    assert quoted.verify(quoted.files(), references=[newer], policy=required).machine == newer.image
+    older = newer.model_copy(update={"version": 1795305599})
+    # The recorded machine's own values have no version: it is of before there was one.
+    for values, code in ((older, "reference/version"), (quoted.values, "reference/version")):
+        with pytest.raises(VerificationError, match=code):
+            quoted.verify(quoted.files(), references=[values], policy=required)
+    for files in (quoted.files(), read_bundle(made.bundle)):
+        with pytest.raises(VerificationError, match="policy/image-version"):
+            verify.verify(files, made.trusted_root, policy=required)
+
+
+def logging(counter: object) -> Callable[..., LogReceipt]:
+    """`TransparencyLog.register` as a lab can make it that has the log's key."""
+    register = TransparencyLog.register
+    return lambda log, intent, now: register(log, {**intent, "counter": counter}, now)
+
+
+def test_runs_are_numbered_by_the_counter_of_the_tpm(
+    quoted: Quoted,
+    execute: Callable[..., run.Outcome],
+    job_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = (
+        evidence.counter(evidence.read(read_bundle(path)[verify.START], "start"))
+        for path in (quoted.made.bundle, quoted.other)
+    )
+    assert first is not None
+    assert second == first.model_copy(update={"value": first.value + 1})
+    assert any(f"counter of runs to {first.value} " in line for line in quoted.verify(quoted.files()).proven)
+    # A lab that logs the attempt without the counter, or with another value, is caught by every bundle.
+    for name, other in (("without", None), ("again", first.model_dump(mode="json"))):
+        with monkeypatch.context() as patched:
+            patched.setattr(TransparencyLog, "register", logging(other))
+            bundle = execute(job_file, tmp_path / name, attester=MachineAttester(quoted.tpm, swtpm.EVENT_LOG)).bundle
+        with pytest.raises(VerificationError, match="intent/counter"):
+            quoted.verify(read_bundle(bundle))
 
 
 def test_a_bundle_without_evidence_is_no_machine(made: Made, quoted: Quoted) -> None:
@@ -338,7 +382,8 @@ def question(quoted: Quoted, **changes: Any) -> tuple[Register, dict[str, Any]]:
     """What a run behind the wall asks first, and what the lab compares it with."""
     start, _, log, given = parts(quoted)
     fields = {"job_digest": given["job"], "lock_digest": given["lock"], "key_digest": given["key"]}
-    intent = Intent.model_validate(fields | {"nonce": given["nonce"]} | changes)
+    counted = {"nonce": given["nonce"], "counter": evidence.counter(start)}
+    intent = Intent.model_validate(fields | counted | changes)
     asked = Register(intent=intent, enrolment=Enrolment(log=log.dump(), evidence=start))
     before = sha256(bytes(32), INPUTS).hex()
     return asked, {"challenge": start.challenge, "values": quoted.values, "before": before}
@@ -366,6 +411,8 @@ def test_a_run_is_registered_when_its_evidence_holds(quoted: Quoted) -> None:
             desk(**changes).answer(canonical.dump_model(asked))
     with pytest.raises(VerificationError, match="tpm/nonce"):
         desk().answer(canonical.dump_model(question(quoted, key_digest=digest_of(b"other"))[0]))
+    with pytest.raises(VerificationError, match="notary/counter"):
+        desk().answer(canonical.dump_model(question(quoted, counter=None)[0]))
     bare = asked.model_copy(update={"enrolment": Enrolment(log=asked.enrolment.log)})
     with pytest.raises(VerificationError, match="evidence/missing"):
         desk().answer(canonical.dump_model(bare))

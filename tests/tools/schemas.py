@@ -30,6 +30,7 @@ MODELS = {
     "seal-report": "attest.seal:SealReport",
     "statement": "attest.statement:Statement",
     "suite": "appliance.evals.suite:Suite",
+    "witnessed": "attest.witnessed:Witnessed",
 }
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,9 @@ from appliance.notary import lab as notary
 from appliance.notary.lab import Lab
 from appliance.notary.log_cli import app as log_app
 from attest import canonical, leaf, ledger, trust, verify
-from attest.cli import app as attest_app
 from attest.errors import MalformedInput, Unsupported, VerificationError, VitrineError
 from attest.ledger_cli import read_checkpoint, read_copy
-from attest.log import INTENT_KIND, INTENT_VERSION
-
-START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-JOB, OTHER, LOCK = ("sha256:" + digit * 64 for digit in "123")
-
-
-class Clock:
-    """One second later at each look."""
-
-    def __init__(self) -> None:
-        self.moment = START
-
-    def __call__(self) -> datetime:
-        self.moment += timedelta(seconds=1)
-        return self.moment
+from tests.tools.lab_logs import JOB, LOCK, OTHER, START, Clock, append, attest, register, sign
 
 
 @pytest.fixture(autouse=True)
@@ -64,17 +49,6 @@ def lab(path: Path) -> Lab:
     return notary.open_lab(path, now=Clock())
 
 
-def register(lab: Lab, job: str = JOB) -> ec.EllipticCurvePrivateKey:
-    key = ec.generate_private_key(ec.SECP256R1())
-    lab.register({"job_digest": job, "lock_digest": LOCK, "key_digest": digest_of_key(key)})
-    return key
-
-
-def sign(lab: Lab, key: ec.EllipticCurvePrivateKey, payload: bytes = b"{}") -> bytes:
-    certificate = lab.certify(key.public_key(), lab.identity("0" * 64))
-    return lab.seal_envelope(payload, "application/vnd.in-toto+json", key, certificate)
-
-
 def read(path: Path) -> ledger.Ledger:
     return ledger.read(copy_of(path))
 
@@ -85,20 +59,6 @@ def copy_of(path: Path) -> Any:
 
 def codes(path: Path) -> list[str]:
     return [finding.code for finding in read(path).findings]
-
-
-def append(lab: Lab, **spec: Any) -> None:
-    """Log an intent that says what it likes: whoever has the log's key can."""
-    value = {"job_digest": JOB, "lock_digest": LOCK, "key_digest": OTHER, "time": "2027-01-01T00:00:00Z"} | spec
-    with lab.log.locked():
-        lab.log.append(canonical.dumps({"apiVersion": INTENT_VERSION, "kind": INTENT_KIND, "spec": value}))
-
-
-def attest(*arguments: object) -> tuple[int, str, Exception | None]:
-    """Exit code (as `console.run` gives it), output and error of a command."""
-    result = CliRunner().invoke(attest_app, [str(one) for one in arguments])
-    error = result.exception if isinstance(result.exception, VitrineError) else None
-    return (error.exit_code if error else result.exit_code), result.output, error
 
 
 def test_every_attempt_is_listed_finished_or_not(lab: Lab, path: Path) -> None:

@@ -159,8 +159,10 @@ def test_consistency() -> None:
     check_consistency(old, new, tree.consistency_proof(4))
     with pytest.raises(VerificationError, match="log/consistency"):
         check_consistency(old, new, tree.consistency_proof(5))
-    with pytest.raises(VerificationError, match="log/consistency"):
+    with pytest.raises(VerificationError, match="log/rolled-back"):
         check_consistency(new, old, [])
+    with pytest.raises(VerificationError, match="log/forked"):
+        check_consistency(replace(new, root=bytes(32)), new, [])
     with pytest.raises(VerificationError, match="log/origin"):
         check_consistency(replace(old, origin="another"), new, tree.consistency_proof(4))
 

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from attest import canonical, policy
+from attest import canonical, policy, reference
 from attest.digest import digest_of
 from attest.errors import Exit, MalformedInput, Unsupported, VerificationError
 from attest.manifest import ExecutionManifest
 from attest.policy import Policy
+from tests.tools import swtpm
 from tests.tools.manifests import CLAIM, MANIFEST, D, self_test
 
 
@@ -65,6 +66,13 @@ def test_the_default_requires_a_complete_run_and_nothing_else() -> None:
         ("walls = ['process']", {"wall": "process"}, {"wall": "vm", "evidence": ("tpm",)}, "wall", "vm"),
         (f"locks = ['{D}']", {}, {"lock": {**MANIFEST["lock"], "digest": digest_of(b"y")}}, "lock", digest_of(b"y")),
         (
+            "minimum_lock_version = 4",
+            {"lock": {**MANIFEST["lock"], "version": 4}},
+            {"lock": {**MANIFEST["lock"], "version": 3}},
+            "lock-version",
+            "3",
+        ),
+        (
             "max_attempts = 2",
             {"job": {**MANIFEST["job"], "attempt": 2}},
             {"job": {**MANIFEST["job"], "attempt": 3}},
@@ -90,6 +98,30 @@ def test_an_empty_list_accepts_nothing(text: str) -> None:
         policy.read(text.encode()).check(manifest())
 
 
+def test_as_many_witnesses_as_required() -> None:
+    for required, found in ((0, 0), (1, 1), (2, 3)):
+        policy.read(f"required_witnesses = {required}".encode()).check_witnesses(found)
+    with pytest.raises(VerificationError, match="policy/witnesses: expected cosignatures of at least 2, found 1"):
+        policy.read(b"required_witnesses = 2").check_witnesses(1)
+
+
+def test_the_image_is_as_new_as_required() -> None:
+    """The recorded boot is of a real image, of before images had a version."""
+    old = reference.read((swtpm.RECORDED / "reference.json").read_bytes())
+    Policy.default().check_image(None)
+    required = policy.read(b"minimum_image_version = 1795305600")
+    for newer in (1795305600, 1795305601):
+        required.check_image(old.model_copy(update={"version": newer}))
+    with pytest.raises(VerificationError, match=r"reference/version.*found 1795305599"):
+        required.check_image(old.model_copy(update={"version": 1795305599}))
+    with pytest.raises(VerificationError, match=r"reference/version.*found none"):
+        required.check_image(old)
+    with pytest.raises(VerificationError, match=r"policy/image-version.*--reference"):
+        required.check_image(None)
+    with pytest.raises(VerificationError, match="reference/version"):
+        policy.read(b"minimum_image_version = 0").check_image(old)
+
+
 def test_completeness_can_be_waived() -> None:
     policy.read(b"complete = false").check(manifest(**INCOMPLETE))
 
@@ -104,9 +136,12 @@ def test_a_whole_policy_is_read() -> None:
         exact_numerics = true
         walls = ["container", "vm"]
         locks = ["{D}"]
+        minimum_lock_version = 2
+        minimum_image_version = 1795305600
         max_attempts = 1
         claims_hold = true
         assurance = "quoted"
+        required_witnesses = 2
     """
     assert policy.read(text.encode()).model_dump() == {
         "format": "vitrine/appraisal-policy/v1",
@@ -117,9 +152,12 @@ def test_a_whole_policy_is_read() -> None:
         "exact_numerics": True,
         "walls": ("container", "vm"),
         "locks": (D,),
+        "minimum_lock_version": 2,
+        "minimum_image_version": 1795305600,
         "max_attempts": 1,
         "claims_hold": True,
         "assurance": "quoted",
+        "required_witnesses": 2,
         "hardware": None,
     }
 
@@ -134,6 +172,11 @@ def test_a_whole_policy_is_read() -> None:
         b"complete = true\ncomplete = true",
         b"complete",
         b"max_attempts = 0",
+        b"minimum_lock_version = 0",
+        b"minimum_lock_version = 9007199254740992",
+        b"minimum_image_version = '1'",
+        b"required_witnesses = -1",
+        b"required_witnesses = true",
         b"max_attempts = 1.0",
         b"max_attempts = '1'",
         b"max_attempts = true",

@@ -2,6 +2,7 @@
 # Fetches the stock clients that bundles are checked with, into build/clients:
 #   js/      @sigstore/verify from npm, exactly as package-lock.json pins it
 #   cosign/  cosign from Debian's sid (no other release has it), the .deb pinned by SHA-256 in cosign.sha256
+#   notes/   notes.go, built with Debian's golang-golang-x-mod-dev
 # sigstore-python is in the project's own environment already. Needs node, npm, apt-get and dpkg; asks the registries
 # that this machine is set up with. A client that cannot be had is named, and the others are fetched all the same.
 set -euo pipefail
@@ -57,7 +58,13 @@ fetch_cosign() {
     "$out/cosign/usr/bin/cosign" version > /dev/null
 }
 
-for client in js cosign; do
+# Go's own packages for transparency logs, as Debian has them: apt-get install golang-go golang-golang-x-mod-dev
+fetch_notes() {
+    mkdir -p "$out/notes"
+    GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE="$out/notes/cache" go build -o "$out/notes/notes" "$here/notes.go"
+}
+
+for client in js cosign notes; do
     # In a shell of its own: `set -e` does not hold inside a condition.
     if (export -f "fetch_$client" sid_sources; export here out; bash -euo pipefail -c "fetch_$client"); then
         echo "$client: ready in $out/$client"
