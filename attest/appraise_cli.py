@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from attest import canonical, console, policy
+from attest import canonical, console, policies, policy
 from attest.canonical import JSON, Model
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, Exit, MalformedInput
@@ -26,7 +26,9 @@ MIN_BOUND_BYTES = 16
 
 def command(
     path: Annotated[Path, typer.Argument(metavar="EVIDENCE", help="A package, a platform's JSON, or a vendor's file.")],
-    policy_file: Annotated[Path, typer.Option("--policy", help="Your appraisal policy, with a table [hardware].")],
+    policy_file: Annotated[
+        Path, typer.Option("--policy", help="Your appraisal policy, with a table [hardware]; or auditor.")
+    ],
     capsule_file: Annotated[Path | None, typer.Option("--capsule", help="Collateral, see `attest capsule`.")] = None,
     as_of: Annotated[str | None, typer.Option(help="Judge as of 2026-01-31T12:00:00Z; now by default.")] = None,
     bound: Annotated[str | None, typer.Option(help="What the evidence has to be bound to, hexadecimal.")] = None,
@@ -54,7 +56,7 @@ def command(
         raise typer.BadParameter("expected --ear and --ear-key together")
     if ear is not None and ear.exists():
         raise EnvironmentProblem(f"{ear} exists already: name another file with --ear")
-    rules = read_file(policy_file, policy.MAX_BYTES)
+    rules = policies.read(policy_file)
     hardware = policy.read(rules).hardware
     if hardware is None:
         raise MalformedInput(str(policy_file), "expected a table [hardware], found none")

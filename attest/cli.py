@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from attest import canonical, capsule, console, policy, reference, statement, validity, verify
+from attest import canonical, capsule, console, policies, policy, reference, statement, validity, verify
 from attest.appraise_cli import command as appraise_command
 from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
@@ -42,7 +43,9 @@ def verify_command(
     trust: Annotated[Path, typer.Option(help="The lab's trusted_root.json, from where you trust it.")],
     nonce: Annotated[str | None, typer.Option(help="The nonce that you gave the lab, hexadecimal.")] = None,
     lock: Annotated[Path | None, typer.Option(help="The lockfile that you reviewed.")] = None,
-    policy_file: Annotated[Path | None, typer.Option("--policy", help="Your appraisal policy (TOML).")] = None,
+    policy_file: Annotated[
+        Path | None, typer.Option("--policy", help="Your appraisal policy (TOML); or lab, auditor, partner.")
+    ] = None,
     reference_files: Annotated[
         list[Path] | None,
         typer.Option("--reference", help="Reference values of a machine's image that the run may have been in."),
@@ -72,7 +75,7 @@ def verify_command(
     verified = verify.verify(
         read_bundle(bundle),
         read_file(trust, 1 << 20),
-        policy=policy.read(read_file(policy_file, policy.MAX_BYTES)) if policy_file else None,
+        policy=policy.read(policies.read(policy_file)) if policy_file else None,
         nonce=nonce,
         lock=read_file(lock, 64 << 20) if lock else None,
         capsule=capsule.read(read_file(capsule_file, capsule.MAX_BYTES)) if capsule_file else None,
@@ -103,6 +106,17 @@ def show_command(bundle: BundleArgument, as_json: JsonOption = False) -> None:
         return
     console.OUT.print("UNVERIFIED: run `attest verify` before you rely on any of this\n", style="bold")
     _print_manifest(manifest)
+
+
+@app.command("policy")
+def policy_command(name: Annotated[policies.Name, typer.Argument(help="Whose.", show_default=False)]) -> None:
+    """Print a default policy, to be filled in: `verify` and `appraise` also take it by its name.
+
+    Example:
+
+        attest policy auditor > mine.toml
+    """
+    sys.stdout.write(policies.path(name).read_text("utf-8"))
 
 
 def read_bundle(folder: Path) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ the rules that do not hold. There are no revocation lists of AMD, AWS, NVIDIA or
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from typer.testing import CliRunner
 
-from attest import canonical, nitro, sevsnp, tdx
+from attest import canonical, nitro, policies, sevsnp, tdx
 from attest.appraise import ear
 from attest.cli import app
 from attest.digest import digest_of
@@ -203,7 +204,9 @@ Judge = Callable[..., tuple[int, dict[str, Any]]]
 def judge(tmp_path: Path) -> Judge:
     """Makes capsule and policy of a case, with changes to its policy, and appraises: exit code and JSON."""
 
-    def run(case: Case, *more: str, part: str = "", opt: dict[str, Any] | None = None, **changes: Any) -> Any:
+    def run(
+        case: Case, *more: str, part: str = "", opt: dict[str, Any] | None = None, text: str = "", **changes: Any
+    ) -> Any:
         lines = []
         for number, (platform, kind, data, chain) in enumerate(case.items):
             (tmp_path / f"{number}").write_bytes(data)
@@ -221,7 +224,7 @@ def judge(tmp_path: Path) -> Judge:
         table = {"makers": [MAKER]} | case.policy | changes
         if part:
             table[part] = table[part] | (opt or {})
-        names["policy"].write_text(toml(table))
+        names["policy"].write_text(text or toml(table))
         names["evidence"].write_bytes(case.evidence)
         arguments = ["appraise", str(names["evidence"]), "--policy", str(names["policy"]), "--json", *case.arguments]
         arguments += ["--capsule", str(names["capsule"])]
@@ -277,6 +280,28 @@ def test_real_evidence_is_decided_as_it_should(row: tuple[Any, ...], data: Path,
     _, make, part, opt, status, verdict, rules = row
     code, found = judge(make(data / "attestation"), part=part, opt=opt)
     assert (code, found["status"], broken(found)) == (status, verdict, rules)
+
+
+def test_the_auditors_policy_accepts_real_evidence_once_it_is_filled_in(
+    data: Path, judge: Judge, tmp_path: Path
+) -> None:
+    case = intel(data / "attestation", "tdx")
+    text = re.sub(r"^#\| ", "", policies.path("auditor").read_text("utf-8"), flags=re.MULTILINE)
+    mine = [
+        ('require = ["tpm"]', 'require = ["tdx"]'),
+        ("makers = []", f'makers = ["{MAKER}"]'),
+        ("mrtd = []", f"mrtd = {json.dumps(case.policy['tdx']['measurements']['mrtd'])}"),
+        ('explained = ["rtmr0", "rtmr1", "rtmr2", "rtmr3"]', "explained = []"),
+        ("[hardware.sev-snp]", "[hardware.sev-snp]\nid_keys = ['" + "00" * 48 + "']"),
+    ]
+    for before, after in mine:
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    code, found = judge(case, text=text)
+    assert (code, found["status"], broken(found)) == (0, "affirming", [])
+    # As it comes, it trusts nobody; and it never takes evidence of one platform for that of another.
+    code, found = judge(case, text=policies.path("auditor").read_text("utf-8"))
+    assert (code, broken(found)) == (10, ["capsule.maker", "hardware.platform", "hardware.required"])
 
 
 def test_azures_machine_is_accepted_when_nobody_says_what_it_is_bound_to_and_the_policy_lets_it(
