@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from appliance.enclave import tpm_device
 from appliance.enclave.tpm_device import Tpm
@@ -21,6 +23,43 @@ from attest.tpm import eventlog
 RECORDED = Path(__file__).resolve().parents[1] / "unit" / "recorded_boot"
 EVENT_LOG = RECORDED / "event_log.bin"
 """The firmware's event log of a real boot (QEMU, OVMF, the measured virtual machine)."""
+
+
+TOOLS = ("swtpm", "swtpm_setup", "swtpm_localca")
+
+
+def certified(folder: Path) -> Path:
+    """Make a TPM's state in `folder`/state, whose endorsement keys a local authority certified (`folder`/ca)."""
+    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        pytest.skip(f"no {', '.join(missing)}: apt install swtpm swtpm-tools")
+    (folder / "state").mkdir(parents=True)
+    (folder / "localca.conf").write_text(
+        f"statedir = {folder}/ca\nsigningkey = {folder}/ca/key.pem\nissuercert = {folder}/ca/issuer.pem\n"
+        f"certserial = {folder}/ca/serial\n"
+    )
+    (folder / "options").write_text("--platform-manufacturer Vitrine\n--platform-version 1\n--platform-model Test\n")
+    (folder / "setup.conf").write_text(
+        f"create_certs_tool = {shutil.which('swtpm_localca')}\ncreate_certs_tool_config = {folder}/localca.conf\n"
+        f"create_certs_tool_options = {folder}/options\n"
+    )
+    subprocess.run(
+        ["swtpm_setup", "--tpm2", "--tpmstate", folder / "state", "--createek", "--create-ek-cert", "--overwrite",
+         "--config", folder / "setup.conf", "--pcr-banks", "sha1,sha256,sha384"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
+def endorsements(folder: Path) -> tpm.Endorsements:
+    """The local authority of a TPM that was `certified` there, as one of programs."""
+    return tpm.Endorsements(
+        roots=(tpm.Root(_der(folder / "ca" / "swtpm-localca-rootca-cert.pem"), "software"),),
+        intermediates=(_der(folder / "ca" / "issuer.pem"),),
+    )
+
+
+def _der(path: Path) -> bytes:
+    return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
 
 
 @contextlib.contextmanager
