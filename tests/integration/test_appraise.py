@@ -11,14 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from attest import policies
-from attest.appraise import ear
 from attest.digest import digest_of
-from attest.errors import VitrineError
 from attest.tdx import certificates
-from tests.tools.appraisals import KEY, MAKER, OPTED, Judge, azure, broken, google, guest, intel
+from tests.tools.appraisals import MAKER, OPTED, Judge, azure, broken, google, intel
 
 
 @pytest.fixture
@@ -102,21 +99,3 @@ def test_the_newest_list_in_force_is_used_whatever_the_order(data: Path, judge: 
     assert certificates.load_crl(old[2], "list").last_update_utc.year == 2023
     for items in ([old, *case.items], [*case.items, old]):
         assert judge(replace(case, items=items))[0] == 0
-
-
-def test_an_attestation_result_is_signed_and_says_what_was_let_pass(data: Path, judge: Judge, tmp_path: Path) -> None:
-    out = tmp_path / "result.jwt"
-    case = guest(data / "attestation").with_part("sev-snp", **OPTED)
-    judge(case, "--ear", str(out), "--ear-key", str(tmp_path / "key"))
-    token = out.read_text().strip()
-    value = ear.verify(token, KEY.public_key())
-    part = value["submods"]["sev-snp"]
-    assert part["ear.status"] == "warning"
-    assert set(part["ear.trustworthiness-vector"].values()) == {ear.WARNING}
-    assert any("revocation" in sentence for sentence in value["vitrine.downgrades"])
-    for at in range(0, len(token), 3):
-        changed = token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]
-        with pytest.raises(VitrineError):
-            ear.verify(changed, KEY.public_key())
-    with pytest.raises(VitrineError):
-        ear.verify(token, ec.generate_private_key(ec.SECP256R1()).public_key())
