@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from attest import canonical, console, policies, policy
 from attest.canonical import JSON, Model
@@ -84,15 +83,12 @@ def show(found: Appraisal) -> None:
         out.print(f"{platform}  {'debug' if claims.debug else 'no debug'}, bound to {claims.bound or 'nothing'}")
         for name, value in claims.measurements.items():
             out.print(f"  {name}  {value}")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("", "rule", "expected", "found"):
-        table.add_column(column)
+    rows = [("", "rule", "found", "expected")]
     for line in found.lines:
-        table.add_row(
-            "+" if line.holds else "-", line.rule, console.printable(line.expected), console.printable(line.found)
-        )
+        expected = "the same" if line.expected == line.found else console.printable(line.expected)
+        rows.append(("+" if line.holds else "-", line.rule, console.printable(line.found), expected))
     out.print()
-    out.print(table)
+    console.print_rows(rows)
     for line in found.lines:
         if not line.holds:
             out.print(f"\n{line.rule}: {console.printable(line.why)}")

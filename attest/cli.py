@@ -172,11 +172,8 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
             value, interval = (found.value, f"{found.ci_low} .. {found.ci_high}") if found else ("none", "")
             counts_of = (str(found.n if found else 0), str(suite.failed), str(score.unscored))
             rows.append((suite.model, suite.suite, score.scorer, value, interval, *counts_of))
-    # As wide as it has to be, whatever the terminal: a name or a number that is cut off is no result.
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     out.print()
-    for row in rows:
-        out.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    console.print_rows(rows)
     if manifest.claims:
         out.print("\nclaims, stated before the run", style="bold")
     for result in manifest.claims:

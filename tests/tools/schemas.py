@@ -13,23 +13,31 @@ from attest.canonical import Model
 FOLDER = Path(__file__).resolve().parents[2] / "policy" / "schemas"
 MODELS = {
     "appraisal-policy": "attest.policy:Policy",
+    "azure-evidence": "attest.azure:Evidence",
+    "collateral": "attest.capsule:Capsule",
+    "collateral-list": "attest.capsule_cli:Listing",
     "container-plan": "appliance.enclave.container:ContainerPlan",
     "doctor": "appliance.enclave.doctor:Report",
     "engine-record": "appliance.engine.recipe:EngineRecord",
     "event": "attest.eventlog:Record",
     "evidence": "attest.evidence:Evidence",
+    "gpu-evidence": "attest.appraise.items:Gpus",
     "image-lock": "appliance.image.lock:ImageLock",
     "image-recipe": "appliance.image.recipe:ImageRecipe",
     "intent-receipt": "attest.log:LogReceipt",
     "job": "attest.job:Job",
     "lock": "attest.lockfile:Lockfile",
+    "nitro-evidence": "attest.appraise.items:Nitro",
     "reference-values": "attest.reference:ReferenceValues",
     "results": "attest.results:Results",
     "sample": "attest.sample:SampleRecord",
     "seal-plan": "attest.sealplan:SealPlan",
     "seal-report": "attest.seal:SealReport",
+    "sev-snp-evidence": "attest.sevsnp:Evidence",
     "statement": "attest.statement:Statement",
     "suite": "appliance.evals.suite:Suite",
+    "tdx-evidence": "attest.appraise.items:Tdx",
+    "tpm-evidence": "attest.tpm:Evidence",
 }
 
 
