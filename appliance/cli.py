@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ from appliance import job as jobs
 from appliance import lock as locks
 from appliance import logs, resources
 from appliance import run as running
+from appliance.attester.cli import app as tpm_app
 from appliance.enclave import measured, rootfs
 from appliance.enclave import wall as walls
 from appliance.engine import build as engines
@@ -43,6 +45,7 @@ engine_app = typer.Typer(help="Build and show the pinned llama.cpp engine.", no_
 app.add_typer(engine_app, name="engine")
 app.add_typer(image_app, name="image")
 app.add_typer(log_app, name="log")
+app.add_typer(tpm_app, name="tpm")
 
 DEFAULT_LAB = Path("lab")
 MACHINE = Path("build/vm")
@@ -239,6 +242,17 @@ def run(
     wall: RunWallOption = "process",
     image: ImageOption = rootfs.DEFAULT,
     runtime: RuntimeOption = None,
+    attester: Annotated[
+        str | None,
+        typer.Option(
+            help="With --wall process, hardware that speaks for the run: auto, or some of tpm,sev-snp,tdx,..."
+        ),
+    ] = None,
+    vcek: Annotated[Path | None, typer.Option(help="The chip's certificate, where its host hands out none.")] = None,
+    td_quote: Annotated[Path | None, typer.Option(help="On Azure with TDX: the quote of the vTPM's report.")] = None,
+    key_certificate: Annotated[
+        Path | None, typer.Option(help="Of the TPM's attestation key, see `appliance tpm vouch`.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a job in sealed workers, offline, and leave a signed bundle.
@@ -251,7 +265,10 @@ def run(
 
         appliance run --wall container --image build/image/cpu
     """
-    _check_wall_options(wall, engine=engine, image=image, runtime=runtime)
+    _check_wall_options(wall, engine=engine, image=image, runtime=runtime, attester=attester)
+    from appliance.attester import host as hosts  # brings every platform's package
+
+    given = hosts.read_given(vcek, td_quote, key_certificate)
     path = job or _default_job()
     if lock is None and job is not None and job.with_suffix(".lock").exists():
         lock = job.with_suffix(".lock")
@@ -301,8 +318,8 @@ def run(
             sign_incomplete=sign_incomplete,
             require_seal=require_seal,
         )
-        with Reporter() as progress:
-            outcome = running.run(request, progress)
+        with hosts.chosen(hosts.read_choice(attester or ""), given) as speaking, Reporter() as progress:
+            outcome = running.run(replace(request, attester=speaking), progress)
     if as_json:
         value = {"bundle": str(outcome.bundle), "ended_by": outcome.ended_by}
         console.print_json(value | {"results": outcome.results.model_dump(mode="json", exclude_none=True)})
@@ -310,8 +327,13 @@ def run(
         console.OUT.print(f"bundle: {outcome.bundle} ({outcome.ended_by})")
 
 
-def _check_wall_options(wall: str, *, engine: Path | None, image: Path, runtime: str | None) -> None:
+def _check_wall_options(
+    wall: str, *, engine: Path | None, image: Path, runtime: str | None, attester: str | None
+) -> None:
     """Refuse an option that says nothing behind this wall, so that nobody believes that it did."""
+    if attester and wall != "process":
+        said = "has its own TPM" if wall == "vm" else "cannot reach the host's hardware"
+        raise typer.BadParameter(f"the wall {wall} {said}: leave it out", param_hint="--attester")
     if engine is not None and wall == "vm":
         raise typer.BadParameter("the engine behind the wall vm is the image's: leave it out", param_hint="--engine")
     if runtime is not None and wall != "container":

@@ -11,23 +11,27 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from typer.testing import CliRunner
 
 from appliance import run
 from appliance.attester import host
 from appliance.attester.host import Devices, Given
+from appliance.cli import app
 from appliance.enclave.tpm_device import Tpm
 from attest import canonical, capsule, policy, verify
+from attest import tpm as tpm_package
 from attest.capsule import Item
 from attest.cli import read_bundle
 from attest.digest import digest_of
-from attest.errors import EnvironmentProblem, VerificationError
+from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
 from attest.manifest import Platform
 from tests.conftest import Made
 from tests.fakes import authority, nitro, nvgpu, sevsnp, tdx
@@ -278,3 +282,79 @@ def test_a_host_names_what_it_has(tmp_path: Path) -> None:
         pass
     with pytest.raises(EnvironmentProblem, match="no TPM"), host.opened(("tpm",), bare, Given()):
         pass
+
+
+def test_a_choice_is_read_strictly(tmp_path: Path) -> None:
+    assert host.read_choice("") == ()
+    assert host.read_choice("auto") == ("auto",)
+    assert host.read_choice("tdx, tpm") == ("tdx", "tpm")
+    for wrong in ("tdx,", "TDX", "tdx tpm", "sgx"):
+        with pytest.raises(MalformedInput, match="expected some of auto, tpm"):
+            host.read_choice(wrong)
+    with host.chosen((), Given()) as nothing:
+        assert nothing is None
+    with swtpm.started(tmp_path / "state") as tpm:
+        devices = Devices(tpm=lambda: Borrowed(tpm), event_log=swtpm.EVENT_LOG)
+        with host.chosen(("auto",), Given(), devices) as attester:
+            assert attester is not None
+            assert attester.before == "00" * 32
+
+
+def command(*arguments: object) -> Any:
+    """`appliance`, in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_run_does_not_go_on_without_the_hardware_that_was_asked_for(
+    job_file: Path, engine: Path, tmp_path: Path
+) -> None:
+    asked = ["run", job_file, "--lab", tmp_path / "lab", "--out", tmp_path / "out", "--engine", engine]
+    for choice in ("nitro", "sev-snp", "nvidia-gpu"):
+        done = command(*asked, "--attester", choice)
+        assert isinstance(done.exception, EnvironmentProblem), done.output
+        assert not (tmp_path / "out").exists()
+    for wall in ("vm", "container"):
+        assert command(*asked[:-2], "--wall", wall, "--attester", "auto").exit_code == 2
+
+
+def test_a_lab_vouches_for_a_tpm_from_the_command_line(tmp_path: Path) -> None:
+    folder, authority = swtpm.certified(tmp_path / "tpm"), tmp_path / "authority"
+    assert command("tpm", "authority", authority, "--name", "lab.test").exit_code == 0
+    assert (authority / "key.pem").stat().st_mode & 0o777 == 0o600
+    vouch = ["tpm", "vouch", "--authority", authority, "--root", folder / "ca" / "swtpm-localca-rootca-cert.pem"]
+    vouch += ["--intermediate", folder / "ca" / "issuer.pem", "--out", tmp_path / "key.json"]
+    with swtpm.served(folder / "state") as socket:
+        with swtpm.connected(socket):
+            pass  # it is there
+        refused = command(*vouch, "--software-tpm", socket)
+        assert isinstance(refused.exception, VerificationError) and refused.exception.code == "revocation"
+        done = command(*vouch, "--software-tpm", socket, "--unsafe-without-revocation")
+        assert done.exit_code == 0, done.exception
+        assert "swtpm" in done.output
+    given = host.read_given(None, None, tmp_path / "key.json")
+    certificate = canonical.validate(tpm_package.KeyCertificate, given.key_certificate, "certificate").certificate
+    with swtpm.started(folder / "state") as device:
+        swtpm.measured_boot(device)
+        devices = Devices(tpm=lambda: Borrowed(device), event_log=swtpm.EVENT_LOG)
+        with host.opened(("tpm",), devices, given) as attester:
+            evidence = canonical.validate(tpm_package.Evidence, attester.end(digest_of(b""), bytes(32))[0], "evidence")
+    root = x509.load_pem_x509_certificate((authority / "root.pem").read_bytes()).public_bytes(Encoding.DER)
+
+    def judged() -> tpm_package.Claims:
+        trusted = tpm_package.Endorsements(
+            (tpm_package.Root(root, "software"),), (), ((authority / "revoked.crl").read_bytes(),)
+        )
+        return tpm_package.claims(tpm_package.authenticate(evidence, trusted, nonce=bytes(32), now=datetime.now(UTC)))
+
+    assert (judged().kind, judged().vouched_by) == ("software", "key-certificate")
+    serial = x509.load_der_x509_certificate(certificate).serial_number
+    assert command("tpm", "revoked", "--authority", authority, "--serial", f"{serial:x}").exit_code == 0
+    with pytest.raises(VerificationError, match="tpm/revoked"):
+        judged()
+    # What was taken back stays so.
+    assert command("tpm", "revoked", "--authority", authority).exit_code == 0
+    with pytest.raises(VerificationError, match="tpm/revoked"):
+        judged()
+    assert isinstance(command("tpm", "revoked", "--authority", authority, "--serial", "x").exception, MalformedInput)
+    (authority / "revoked.crl").write_bytes(b"none")
+    assert isinstance(command("tpm", "revoked", "--authority", authority).exception, MalformedInput)

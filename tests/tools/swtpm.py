@@ -65,20 +65,33 @@ def _der(path: Path) -> bytes:
 @contextlib.contextmanager
 def started(state: Path) -> Iterator[Tpm]:
     """The TPM whose state lies in the folder `state`, as after power on."""
+    with served(state) as path, connected(path) as device:
+        yield device
+
+
+@contextlib.contextmanager
+def served(state: Path) -> Iterator[Path]:
+    """The same, not opened: its socket, which takes one connection at a time."""
     if shutil.which("swtpm") is None:
         pytest.skip("no swtpm: apt install swtpm")
     state.mkdir(exist_ok=True)
-    # Paths of sockets are short; the folder of a test may not be.
-    path = Path("/tmp") / f"vitrine-swtpm-{state.stat().st_ino:x}"
+    path = socket_of(state)
     path.unlink(missing_ok=True)
     command = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--flags", "not-need-init,startup-clear"]
-    process = subprocess.Popen([*command, "--server", f"type=unixio,path={path}"])
+    channels = ["--server", f"type=unixio,path={path}", "--ctrl", f"type=unixio,path={path}.ctrl"]
+    process = subprocess.Popen([*command, *channels])
     try:
-        yield from _opened(path)
+        yield path
     finally:
         process.terminate()
         process.wait()
-        path.unlink(missing_ok=True)
+        for left in (path, path.with_name(f"{path.name}.ctrl")):
+            left.unlink(missing_ok=True)
+
+
+def socket_of(state: Path) -> Path:
+    """Where the TPM of `state` is served. Paths of sockets are short; the folder of a test may not be."""
+    return Path("/tmp") / f"vitrine-swtpm-{state.stat().st_ino:x}"
 
 
 def measured_boot(device: Tpm) -> None:
@@ -102,14 +115,11 @@ def predicted(values: ReferenceValues, registers: Collection[int]) -> list[tuple
     return sorted(found, key=lambda item: item[0])
 
 
-def _opened(path: Path) -> Iterator[Tpm]:
+def connected(path: Path) -> Tpm:
+    """A connection, once there is somebody to connect to."""
     for _ in range(500):
         try:
-            device = tpm_device.open_socket(path)
+            return tpm_device.open_socket(path)
         except EnvironmentProblem:
             time.sleep(0.01)
-            continue
-        with device:
-            yield device
-        return
     pytest.fail("swtpm did not start")
