@@ -74,6 +74,7 @@ def examine(folder: Path | None = None) -> Report:
             capacity.swap,
             capacity.lockable,
             devices.confidential_guest,
+            devices.attester,
             lambda: devices.confidential_host(cpuinfo),
         )
         host = [*capacity.processor(cpuinfo), *(look() for look in quick)]
