@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from appliance import logs
+from appliance.attester.cli import app as tpm_app
 from appliance.commands import boot, doctor, engine, init, lock, run, seal
 from appliance.image.cli import app as image_app
 from appliance.notary import hold
@@ -24,7 +25,7 @@ app = typer.Typer(
 )
 for command in (doctor.doctor, init.init, run.run, lock.lock, boot.boot, seal.seal):
     app.command()(command)
-for name, group in (("engine", engine.app), ("image", image_app), ("log", log_app)):
+for name, group in (("engine", engine.app), ("image", image_app), ("log", log_app), ("tpm", tpm_app)):
     app.add_typer(group, name=name)
 
 

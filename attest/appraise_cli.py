@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from attest import canonical, console, policy
+from attest import canonical, console, policies, policy
 from attest.canonical import JSON, Model
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, Exit, MalformedInput
@@ -26,7 +25,9 @@ MIN_BOUND_BYTES = 16
 
 def command(
     path: Annotated[Path, typer.Argument(metavar="EVIDENCE", help="A package, a platform's JSON, or a vendor's file.")],
-    policy_file: Annotated[Path, typer.Option("--policy", help="Your appraisal policy, with a table [hardware].")],
+    policy_file: Annotated[
+        Path, typer.Option("--policy", help="Your appraisal policy, with a table [hardware]; or auditor.")
+    ],
     capsule_file: Annotated[Path | None, typer.Option("--capsule", help="Collateral, see `attest capsule`.")] = None,
     as_of: Annotated[str | None, typer.Option(help="Judge as of 2026-01-31T12:00:00Z; now by default.")] = None,
     bound: Annotated[str | None, typer.Option(help="What the evidence has to be bound to, hexadecimal.")] = None,
@@ -58,7 +59,7 @@ def command(
         raise typer.BadParameter("expected --ear and --ear-key together")
     if ear is not None and ear.exists():
         raise EnvironmentProblem(f"{ear} exists already: name another file with --ear")
-    rules = read_file(policy_file, policy.MAX_BYTES)
+    rules = policies.read(policy_file)
     whole = policy.read(rules)
     hardware = whole.hardware
     if hardware is None:
@@ -89,15 +90,12 @@ def show(found: Appraisal) -> None:
         out.print(f"{platform}  {'debug' if claims.debug else 'no debug'}, bound to {claims.bound or 'nothing'}")
         for name, value in claims.measurements.items():
             out.print(f"  {name}  {value}")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("", "rule", "expected", "found"):
-        table.add_column(column)
+    rows = [("", "rule", "found", "expected")]
     for line in found.lines:
-        table.add_row(
-            "+" if line.holds else "-", line.rule, console.printable(line.expected), console.printable(line.found)
-        )
+        expected = "the same" if line.expected == line.found else console.printable(line.expected)
+        rows.append(("+" if line.holds else "-", line.rule, console.printable(line.found), expected))
     out.print()
-    out.print(table)
+    console.print_rows(rows)
     for line in found.lines:
         if not line.holds:
             out.print(f"\n{line.rule}: {console.printable(line.why)}")

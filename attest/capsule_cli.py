@@ -13,7 +13,6 @@ import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field
-from rich.table import Table
 
 from attest import canonical, capsule, console, validity
 from attest.canonical import Model
@@ -106,12 +105,10 @@ def inspect_command(path: CapsuleArgument, as_json: JsonOption = False) -> None:
         console.print_json(_as_json(found))
         return
     console.OUT.print(f"made   {found.made}\nmaker  {found.maker_digest}\n")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("platform", "kind", "from", "until", "bytes", "name"):
-        table.add_column(column, no_wrap=True)
+    rows = [("platform", "kind", "from", "until", "bytes", "name")]
     for one in found.items:
-        table.add_row(one.platform, one.kind, one.not_before, one.not_after, str(len(one.data)), one.name)
-    console.OUT.print(table)
+        rows.append((one.platform, one.kind, one.not_before, one.not_after, str(len(one.data)), one.name))
+    console.print_rows(rows)
 
 
 @app.command("check")

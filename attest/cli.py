@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from attest import canonical, capsule, console, policy, reference, statement, validity, verify
+from attest import canonical, capsule, console, policies, policy, reference, statement, validity, verify
 from attest.appraise_cli import command as appraise_command
 from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
@@ -44,7 +45,9 @@ def verify_command(
     trust: Annotated[Path, typer.Option(help="The lab's trusted_root.json, from where you trust it.")],
     nonce: Annotated[str | None, typer.Option(help="The nonce that you gave the lab, hexadecimal.")] = None,
     lock: Annotated[Path | None, typer.Option(help="The lockfile that you reviewed.")] = None,
-    policy_file: Annotated[Path | None, typer.Option("--policy", help="Your appraisal policy (TOML).")] = None,
+    policy_file: Annotated[
+        Path | None, typer.Option("--policy", help="Your appraisal policy (TOML); or lab, auditor, partner.")
+    ] = None,
     reference_files: Annotated[
         list[Path] | None,
         typer.Option("--reference", help="Reference values of a machine's image that the run may have been in."),
@@ -86,7 +89,7 @@ def verify_command(
     verified = verify.verify(
         read_bundle(bundle),
         read_file(trust, 1 << 20),
-        policy=policy.read(read_file(policy_file, policy.MAX_BYTES)) if policy_file else None,
+        policy=policy.read(policies.read(policy_file)) if policy_file else None,
         nonce=nonce,
         lock=read_file(lock, 64 << 20) if lock else None,
         capsule=capsule.read(read_file(capsule_file, capsule.MAX_BYTES)) if capsule_file else None,
@@ -119,6 +122,17 @@ def show_command(bundle: BundleArgument, as_json: JsonOption = False) -> None:
         return
     console.OUT.print("UNVERIFIED: run `attest verify` before you rely on any of this\n", style="bold")
     _print_manifest(manifest)
+
+
+@app.command("policy")
+def policy_command(name: Annotated[policies.Name, typer.Argument(help="Whose.", show_default=False)]) -> None:
+    """Print a default policy, to be filled in: `verify` and `appraise` also take it by its name.
+
+    Example:
+
+        attest policy auditor > mine.toml
+    """
+    sys.stdout.write(policies.path(name).read_text("utf-8"))
 
 
 def read_bundle(folder: Path) -> dict[str, bytes]:
@@ -174,11 +188,8 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
             value, interval = (found.value, f"{found.ci_low} .. {found.ci_high}") if found else ("none", "")
             counts_of = (str(found.n if found else 0), str(suite.failed), str(score.unscored))
             rows.append((suite.model, suite.suite, score.scorer, value, interval, *counts_of))
-    # As wide as it has to be, whatever the terminal: a name or a number that is cut off is no result.
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     out.print()
-    for row in rows:
-        out.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    console.print_rows(rows)
     if manifest.claims:
         out.print("\nclaims, stated before the run", style="bold")
     for result in manifest.claims:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -55,3 +56,10 @@ def print_json(value: Any) -> None:
 def printable(text: str) -> str:
     """`text` without what could steer a terminal: control characters become visible escapes."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
+def print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns as wide as they have to be, whatever the terminal: what is cut off is no result."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        OUT.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -312,7 +312,8 @@ def _check_identity(files: Mapping[str, bytes], identity: str, manifest: Executi
     if manifest.evidence:
         from attest import evidence
 
-        wanted = f"/machine/{evidence.image(evidence.read(files[START], 'start'))}{wanted}"
+        image = evidence.image(evidence.read(files[START], "start"))
+        wanted = f"/machine/{image}{wanted}" if image else wanted
     lab = identity.removeprefix("https://").partition("/")[0]
     if identity != f"https://{lab}{wanted}":
         raise VerificationError("identity", "measurement", expected=f"https://LAB{wanted}", found=identity)

@@ -29,9 +29,13 @@ QUOTED = tuple(range(16))
 class MachineAttester:
     """An `Attester` by the machine's TPM."""
 
-    def __init__(self, tpm: Tpm, event_log: Path = EVENT_LOG) -> None:
+    def __init__(
+        self, tpm: Tpm, event_log: Path = EVENT_LOG, *, key_certificate: dict[str, JSON] | None = None
+    ) -> None:
+        """`key_certificate`: who vouches for the attestation key (`attest.tpm.KeyCertificate`), where somebody does."""
         self._tpm = tpm
         self._event_log = event_log
+        self._key_certificate = key_certificate
         self.before = tpm.read([APPLICATION])[APPLICATION].hex()
         """What the application register held before the run."""
 
@@ -64,6 +68,8 @@ class MachineAttester:
             }
         finally:
             self._tpm.flush(key)
+        if self._key_certificate is not None:
+            value["key_certificate"] = self._key_certificate
         return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
 
     def _quoted(self, extra: bytes) -> dict[str, JSON]:

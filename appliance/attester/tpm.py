@@ -70,11 +70,11 @@ class Attester:
 
         `event_log` and `ima_list` are files of the kernel, None to leave them out; `counter` is an index.
         """
-        values, quoted = self._quote(nonce, registers)
+        values, signed = quote(self._tpm, self.key, nonce, registers)
         return Evidence(
             format="vitrine/tpm-evidence/v1",
             key=self.key.public,
-            quotes=(quoted,),
+            quotes=(signed,),
             registers={
                 bank: {str(register): value.hex() for register, value in items.items()}
                 for bank, items in values.items()
@@ -98,22 +98,6 @@ class Attester:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _quote(
-        self, nonce: bytes, registers: Mapping[Hash, Sequence[int]]
-    ) -> tuple[dict[Hash, dict[int, bytes]], Signed]:
-        """Values, and a quote of exactly these: read again while other programs extend registers."""
-        hash_ = layout.public_area(self.key.public).scheme_hash or "sha256"
-        for _ in range(ATTEMPTS):
-            values = {
-                bank: commands.registers(self._tpm, bank, sorted(set(items))) for bank, items in registers.items()
-            }
-            signed = commands.quote(self._tpm, self.key, nonce, registers)
-            statement = layout.attested(signed.attested).statement
-            digest = hashlib.new(hash_, b"".join(value for items in values.values() for value in items.values()))
-            if isinstance(statement, layout.Quote) and statement.digest == digest.digest():
-                return values, signed
-        raise EnvironmentProblem(f"the TPM's registers changed {ATTEMPTS} times while they were quoted: try again")
-
     def _counter(self, index: int, nonce: bytes) -> Counter:
         certified = commands.certify_counter(self._tpm, self.key, index, nonce)
         return Counter(public=commands.nv_public(self._tpm, index), certified=certified)
@@ -134,6 +118,21 @@ class Attester:
                 return self._endorsement
             commands.flush(self._tpm, key.handle)
         raise EnvironmentProblem("the TPM holds no certificate of its endorsement key: use a key certificate instead")
+
+
+def quote(
+    tpm: Tpm, key: Object, nonce: bytes, registers: Mapping[Hash, Sequence[int]]
+) -> tuple[dict[Hash, dict[int, bytes]], Signed]:
+    """Values, and a quote of exactly these by `key`: read again while other programs extend registers."""
+    hash_ = layout.public_area(key.public).scheme_hash or "sha256"
+    for _ in range(ATTEMPTS):
+        values = {bank: commands.registers(tpm, bank, sorted(set(items))) for bank, items in registers.items()}
+        signed = commands.quote(tpm, key, nonce, registers)
+        statement = layout.attested(signed.attested).statement
+        digest = hashlib.new(hash_, b"".join(value for items in values.values() for value in items.values()))
+        if isinstance(statement, layout.Quote) and statement.digest == digest.digest():
+            return values, signed
+    raise EnvironmentProblem(f"the TPM's registers changed {ATTEMPTS} times while they were quoted: try again")
 
 
 def _certificate(stored: bytes) -> bytes | None:

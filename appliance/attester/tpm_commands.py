@@ -22,6 +22,7 @@ from attest.tpm.layout import HASH_IDS, NULL, SIZES, Hash
 
 OWNER, UNLOCKED = 0x40000001, 0x40000007
 CREATE_PRIMARY, QUOTE, FLUSH, PCR_READ, GET_CAPABILITY = 0x131, 0x158, 0x165, 0x17E, 0x17A
+READ_PUBLIC = 0x173
 START_SESSION, POLICY_SECRET, ACTIVATE_CREDENTIAL = 0x176, 0x151, 0x147
 NV_DEFINE, NV_INCREMENT, NV_READ, NV_READ_PUBLIC, NV_CERTIFY = 0x12A, 0x134, 0x14E, 0x169, 0x184
 POLICY_SESSION, PCRS = 0x01, 0x05
@@ -166,19 +167,26 @@ def activate(tpm: Tpm, key: Object, endorsement: Object, template: Template, cre
     return body.sized()
 
 
+def read_public(tpm: Tpm, handle: int) -> Object:
+    """The key that lies in the TPM at `handle`. An `EnvironmentProblem` where there is none."""
+    return Object(handle, Answer(tpm.command(READ_PUBLIC, b"", b"", struct.pack(">I", handle))).sized())
+
+
 def nv_public(tpm: Tpm, index: int) -> bytes:
     """What an index is (TPMS_NV_PUBLIC)."""
     return Answer(tpm.command(NV_READ_PUBLIC, b"", b"", struct.pack(">I", index))).sized()
 
 
-def nv_read(tpm: Tpm, index: int) -> bytes:
-    """The contents of an index, read with its own empty password."""
+def nv_read(tpm: Tpm, index: int, by: int | None = None) -> bytes:
+    """The contents of an index, read with the empty password of the index itself, or of `by` (`OWNER`)."""
     size = layout.nv_public(nv_public(tpm, index)).size
     data = b""
     while len(data) < size:
         count = min(BLOCK_BYTES, size - len(data))
         parameters = struct.pack(">HH", count, len(data))
-        answer = Answer(tpm.command(NV_READ, struct.pack(">II", index, index), PASSWORD, parameters))
+        answer = Answer(
+            tpm.command(NV_READ, struct.pack(">II", index if by is None else by, index), PASSWORD, parameters)
+        )
         answer.take(4)
         block = answer.sized()
         if len(block) != count:

@@ -49,7 +49,13 @@ def now() -> datetime:
 
 
 def check_wall(
-    wall: Wall, *, engine: Path | None, image: Path | None, runtime: str | None, tpm: Path | None = None
+    wall: Wall,
+    *,
+    engine: Path | None,
+    image: Path | None,
+    runtime: str | None,
+    tpm: Path | None = None,
+    attester: str | None = None,
 ) -> None:
     """Refuse an option that says nothing behind this wall, so that nobody believes that it did."""
     if engine is not None and wall == "vm":
@@ -58,6 +64,9 @@ def check_wall(
         )
     if runtime is not None and wall != "container":
         raise typer.BadParameter(f"the wall {wall} has no container: leave it out", param_hint="--runtime")
+    if attester and wall != "process":
+        said = "has its own TPM" if wall == "vm" else "cannot reach the host's hardware"
+        raise typer.BadParameter(f"the wall {wall} {said}: leave it out", param_hint="--attester")
     if tpm is not None and wall != "vm":
         raise typer.BadParameter(f"the wall {wall} has no TPM: leave it out", param_hint="--tpm-state")
     if image is not None and wall == "process":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +12,7 @@ import typer
 
 from appliance import job as jobs
 from appliance import run as running
+from appliance.attester.protocol import Attester
 from appliance.commands import engine as engines
 from appliance.commands.options import (
     DataOption,
@@ -78,6 +81,29 @@ class Asked:
         return labs.open_lab(self.lab, secret, now=now)
 
 
+@dataclass(frozen=True)
+class Hardware:
+    """The host's hardware that is to speak for a run, and what its vendors say of it."""
+
+    choice: str
+    """Its names, or `auto`; empty for none."""
+    vcek: Path | None
+    """The chip's certificate."""
+    td_quote: Path | None
+    """The quote of a vTPM's report."""
+    key_certificate: Path | None
+    """The certificate of the TPM's attestation key."""
+
+    @contextmanager
+    def speaking(self) -> Iterator[Attester | None]:
+        """The attester, with its devices open."""
+        from appliance.attester import host  # brings every platform's package
+
+        given = host.read_given(self.vcek, self.td_quote, self.key_certificate)
+        with host.chosen(host.read_choice(self.choice), given) as attester:
+            yield attester
+
+
 def run(
     job: JobArgument = None,
     lab: Annotated[Path, typer.Option(help="The lab's folder; made when it does not exist.")] = DEFAULT_LAB,
@@ -99,6 +125,17 @@ def run(
     tpm_state: Annotated[
         Path | None, typer.Option(help="With --wall vm, the folder of a TPM that stays, and counts the runs.")
     ] = None,
+    attester: Annotated[
+        str | None,
+        typer.Option(
+            help="With --wall process, hardware that speaks for the run: auto, or some of tpm,sev-snp,tdx,..."
+        ),
+    ] = None,
+    vcek: Annotated[Path | None, typer.Option(help="The chip's certificate, where its host hands out none.")] = None,
+    td_quote: Annotated[Path | None, typer.Option(help="On Azure with TDX: the quote of the vTPM's report.")] = None,
+    key_certificate: Annotated[
+        Path | None, typer.Option(help="Of the TPM's attestation key, see `appliance tpm vouch`.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a job in sealed workers, offline, and leave a signed bundle. `appliance doctor` says what this host can do.
@@ -113,7 +150,8 @@ def run(
 
         appliance run --wall vm --image build/vm
     """
-    check_wall(wall, engine=engine, image=image, runtime=runtime, tpm=tpm_state)
+    check_wall(wall, engine=engine, image=image, runtime=runtime, tpm=tpm_state, attester=attester)
+    hardware = Hardware(attester or "", vcek, td_quote, key_certificate)
     path = job or default_job()
     if lock is None and job is not None and job.with_suffix(".lock").exists():
         lock = job.with_suffix(".lock")
@@ -122,7 +160,7 @@ def run(
     asked = Asked(path, lab, passphrase_file, lock, out, tuple(data or ()), sign_incomplete, require_seal)
     match wall:
         case "process":
-            outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile))
+            outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile), hardware)
         case "container":
             opened = rootfs.open_image(image or rootfs.DEFAULT)
             outcome = _in_container(asked, opened, engine, runtime)
@@ -135,7 +173,7 @@ def run(
         console.OUT.print(f"bundle: {outcome.bundle} ({outcome.ended_by})")
 
 
-def _in_front(asked: Asked, engine: Path) -> running.Outcome:
+def _in_front(asked: Asked, engine: Path, hardware: Hardware) -> running.Outcome:
     request = running.Request(
         job=asked.job,
         lab=asked.open_lab(),
@@ -146,8 +184,8 @@ def _in_front(asked: Asked, engine: Path) -> running.Outcome:
         sign_incomplete=asked.sign_incomplete,
         require_seal=asked.require_seal,
     )
-    with Reporter() as progress:
-        return running.run(request, progress)
+    with hardware.speaking() as attester, Reporter() as progress:
+        return running.run(replace(request, attester=attester), progress)
 
 
 def _in_container(asked: Asked, image: rootfs.Image, engine: Path | None, runtime: Runtime | None) -> running.Outcome:

@@ -94,6 +94,18 @@ def confidential_guest() -> Finding:
     return missing(identifier, name, "neither configfs-tsm nor a guest device", HARDWARE, advice)
 
 
+def attester() -> Finding:
+    """What of this host speaks for a run with `appliance run --attester auto`."""
+    from appliance.attester import host  # brings every platform's package
+
+    identifier, name = "attester", "hardware that speaks for a run"
+    platforms = host.found(host.Devices())
+    if platforms:
+        return ok(identifier, name, f"appliance run --attester {','.join(platforms)}", HARDWARE)
+    advice = "Without it a bundle is measured, not quoted: run with --wall vm for a software TPM, or on such a machine"
+    return missing(identifier, name, "neither TPM nor confidential guest", HARDWARE, advice)
+
+
 def confidential_host(cpuinfo: str) -> Finding:
     """Whether confidential VMs can be started here."""
     identifier, name = "confidential-host", "confidential VMs"

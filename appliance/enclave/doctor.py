@@ -76,6 +76,7 @@ def examine(folder: Path | None = None) -> Report:
             capacity.swap,
             capacity.lockable,
             devices.confidential_guest,
+            devices.attester,
             lambda: devices.confidential_host(cpuinfo),
             built.engine,
             built.image,

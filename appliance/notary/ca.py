@@ -50,7 +50,7 @@ class CertificateAuthority:
             _builder(x509.Name([]), self.chain[0].subject, public_key)
             .not_valid_before(moment - timedelta(seconds=BACKDATE_S))
             .not_valid_after(moment + timedelta(minutes=minutes))
-            .add_extension(_usage(digital_signature=True), critical=True)
+            .add_extension(key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
             .add_extension(_authority(self._key), critical=False)
@@ -98,7 +98,7 @@ def make_authority(
         .not_valid_before(moment)
         .not_valid_after(moment + timedelta(days=AUTHORITY_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=path), critical=True)
-        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(key_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(_authority(signer), critical=False)
     )
@@ -114,7 +114,7 @@ def make_timestamper(lab: str, key: ec.EllipticCurvePrivateKey, root: Authority)
         .not_valid_before(root.certificate.not_valid_before_utc)
         .not_valid_after(root.certificate.not_valid_after_utc)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING]), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(_authority(root.key), critical=False)
@@ -145,7 +145,8 @@ def _authority(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
 
 
-def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
+def key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
+    """The extension that allows these and nothing else."""
     return x509.KeyUsage(
         digital_signature=digital_signature,
         content_commitment=False,

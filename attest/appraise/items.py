@@ -85,7 +85,7 @@ def wrap(data: bytes, platform: Platform, certificate: bytes | None = None) -> d
     elif platform == "nvidia-gpu":
         model = Gpus(gpus=(Gpu(report=data, certificates=certificate),))
     else:
-        model = sevsnp.Evidence(report=data, certificate=_der(certificate))
+        model = sevsnp.Evidence(report=data, certificate=der(certificate))
     value: dict[str, JSON] = model.model_dump(mode="json", exclude_none=True)
     return value
 
@@ -111,7 +111,8 @@ def _binary(data: bytes) -> bytes:
     return data
 
 
-def _der(certificate: bytes) -> bytes:
+def der(certificate: bytes) -> bytes:
+    """A certificate in PEM or DER, as DER. Raises `MalformedInput`."""
     if not certificate.lstrip().startswith(b"-----BEGIN"):
         return certificate
     try:

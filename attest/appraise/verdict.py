@@ -35,6 +35,8 @@ class Appraisal:
     """Every rule that was applied, holding or not."""
     downgrades: tuple[str, ...]
     """What the policy let pass although it was not looked at, or looked at with old collateral; a sentence each."""
+    unauthentic: tuple[str, ...]
+    """The rules by which evidence was found not to be authentic: nothing else is known of what it says."""
 
     @property
     def status(self) -> Status:
@@ -58,6 +60,7 @@ def appraise(
     """
     lines: list[Line] = []
     downgrades: list[str] = []
+    unauthentic: list[str] = []
     if not documents:
         lines.append(_line("evidence", "evidence of a platform", "none", "a machine that says nothing proves nothing"))
     at = _collateral(hardware, capsule, now, lines, downgrades)
@@ -75,6 +78,7 @@ def appraise(
             rule = f"{error.layer}.{error.code}"
             why = error.advice or "evidence that is not authentic says nothing"
             lines.append(Line(rule=rule, expected=str(error.expected), found=str(error.found), holds=False, why=why))
+            unauthentic.append(rule)
             continue
         claims[platform] = judged.claims
         lines += [*(_bound(platform, one, bound, hardware) for one in judged.claims), *judged.lines]
@@ -88,7 +92,7 @@ def appraise(
         for platform in hardware.require
         if platform not in found
     ]
-    return Appraisal(at.now, claims, tuple(lines), tuple(downgrades))
+    return Appraisal(at.now, claims, tuple(lines), tuple(downgrades), tuple(unauthentic))
 
 
 def _collateral(

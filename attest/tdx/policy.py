@@ -37,8 +37,8 @@ class Policy(Model):
 
     platforms: tuple[Literal["tdx", "sgx"], ...] = ("tdx",)
     """Trust domains, enclaves."""
-    roots: tuple[Digest, ...] = Field(min_length=1)
-    """SHA-256 of Intel's root certificate (DER)."""
+    roots: tuple[Digest, ...] = ()
+    """SHA-256 of Intel's root certificate (DER). In a policy file: the table `hardware.roots`."""
     measurements: Mapping[_Name, tuple[_Hex, ...]] = Field(min_length=1)
     """By name (`mrtd`, `rtmr0` ...), which values may be found."""
     minimum_evaluation_data_number: int = Field(ge=1, le=MAX_INTEGER)

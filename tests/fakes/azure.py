@@ -20,9 +20,10 @@ def base64url(number: int) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def jwk(key: rsa.RSAPrivateKey, **changes: Any) -> dict[str, Any]:
+def jwk(key: rsa.RSAPrivateKey | rsa.RSAPublicKey, **changes: Any) -> dict[str, Any]:
     """The vTPM's attestation key."""
-    numbers = key.public_key().public_numbers()
+    public = key.public_key() if isinstance(key, rsa.RSAPrivateKey) else key
+    numbers = public.public_numbers()
     values = {
         "kid": "HCLAkPub",
         "key_ops": ["sign"],

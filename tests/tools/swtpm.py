@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from appliance.enclave import tpm_device
 from appliance.enclave.tpm_device import Tpm
@@ -23,23 +25,73 @@ EVENT_LOG = RECORDED / "event_log.bin"
 """The firmware's event log of a real boot (QEMU, OVMF, the measured virtual machine)."""
 
 
+TOOLS = ("swtpm", "swtpm_setup", "swtpm_localca")
+
+
+def certified(folder: Path) -> Path:
+    """Make a TPM's state in `folder`/state, whose endorsement keys a local authority certified (`folder`/ca)."""
+    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        pytest.skip(f"no {', '.join(missing)}: apt install swtpm swtpm-tools")
+    (folder / "state").mkdir(parents=True)
+    (folder / "localca.conf").write_text(
+        f"statedir = {folder}/ca\nsigningkey = {folder}/ca/key.pem\nissuercert = {folder}/ca/issuer.pem\n"
+        f"certserial = {folder}/ca/serial\n"
+    )
+    (folder / "options").write_text("--platform-manufacturer Vitrine\n--platform-version 1\n--platform-model Test\n")
+    (folder / "setup.conf").write_text(
+        f"create_certs_tool = {shutil.which('swtpm_localca')}\ncreate_certs_tool_config = {folder}/localca.conf\n"
+        f"create_certs_tool_options = {folder}/options\n"
+    )
+    subprocess.run(
+        ["swtpm_setup", "--tpm2", "--tpmstate", folder / "state", "--createek", "--create-ek-cert", "--overwrite",
+         "--config", folder / "setup.conf", "--pcr-banks", "sha1,sha256,sha384"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
+def endorsements(folder: Path) -> tpm.Endorsements:
+    """The local authority of a TPM that was `certified` there, as one of programs."""
+    return tpm.Endorsements(
+        roots=(tpm.Root(_der(folder / "ca" / "swtpm-localca-rootca-cert.pem"), "software"),),
+        intermediates=(_der(folder / "ca" / "issuer.pem"),),
+    )
+
+
+def _der(path: Path) -> bytes:
+    return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
+
+
 @contextlib.contextmanager
 def started(state: Path) -> Iterator[Tpm]:
     """The TPM whose state lies in the folder `state`, as after power on."""
+    with served(state) as path, connected(path) as device:
+        yield device
+
+
+@contextlib.contextmanager
+def served(state: Path) -> Iterator[Path]:
+    """The same, not opened: its socket, which takes one connection at a time."""
     if shutil.which("swtpm") is None:
         pytest.skip("no swtpm: apt install swtpm")
     state.mkdir(exist_ok=True)
-    # Paths of sockets are short; the folder of a test may not be.
-    path = Path("/tmp") / f"vitrine-swtpm-{state.stat().st_ino:x}"
+    path = socket_of(state)
     path.unlink(missing_ok=True)
     command = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--flags", "not-need-init,startup-clear"]
-    process = subprocess.Popen([*command, "--server", f"type=unixio,path={path}"])
+    channels = ["--server", f"type=unixio,path={path}", "--ctrl", f"type=unixio,path={path}.ctrl"]
+    process = subprocess.Popen([*command, *channels])
     try:
-        yield from _opened(path)
+        yield path
     finally:
         process.terminate()
         process.wait()
-        path.unlink(missing_ok=True)
+        for left in (path, path.with_name(f"{path.name}.ctrl")):
+            left.unlink(missing_ok=True)
+
+
+def socket_of(state: Path) -> Path:
+    """Where the TPM of `state` is served. Paths of sockets are short; the folder of a test may not be."""
+    return Path("/tmp") / f"vitrine-swtpm-{state.stat().st_ino:x}"
 
 
 def measured_boot(device: Tpm) -> None:
@@ -63,14 +115,11 @@ def predicted(values: ReferenceValues, registers: Collection[int]) -> list[tuple
     return sorted(found, key=lambda item: item[0])
 
 
-def _opened(path: Path) -> Iterator[Tpm]:
+def connected(path: Path) -> Tpm:
+    """A connection, once there is somebody to connect to."""
     for _ in range(500):
         try:
-            device = tpm_device.open_socket(path)
+            return tpm_device.open_socket(path)
         except EnvironmentProblem:
             time.sleep(0.01)
-            continue
-        with device:
-            yield device
-        return
     pytest.fail("swtpm did not start")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.attester import host
 from appliance.enclave import built, capacity, devices, doctor, kvm, layers, runtimes
 from appliance.enclave.doctor import Report
 from appliance.enclave.finding import MAX_FOUND_CHARS, Finding, missing, ok
@@ -255,6 +256,12 @@ class TestDevices:
     def test_no_tpm(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(devices, "TPM", tmp_path / "tpmrm0")
         assert devices.tpm().state == "missing"
+
+    def test_what_would_speak_for_a_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(host, "found", lambda _: ())
+        assert (devices.attester().state, "--wall vm" in devices.attester().advice) == ("missing", True)
+        monkeypatch.setattr(host, "found", lambda _: ("sev-snp", "tpm"))
+        assert devices.attester().found == "appliance run --attester sev-snp,tpm"
 
     def test_confidential_guests(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(devices, "TSM_REPORTS", tmp_path / "report")

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from appliance.attester import tpm as attesters
@@ -30,7 +29,6 @@ from attest.tpm import (
     Claims,
     Endorsements,
     Evidence,
-    Root,
     authenticate,
     challenge,
     claims,
@@ -40,34 +38,16 @@ from attest.tpm import (
 )
 from attest.tpm.layout import Hash
 from tests.fakes.tpm_scene import LOG, NONCE, ima_list
+from tests.tools import swtpm
 
 INDEX = 0x01500010
 ALL: dict[Hash, range] = {"sha256": range(24), "sha384": range(24)}
-TOOLS = ("swtpm", "swtpm_setup", "swtpm_localca")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The state of a software TPM that its local authority certified."""
-    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        pytest.skip(f"no {', '.join(missing)}: apt install swtpm swtpm-tools")
-    folder = tmp_path_factory.mktemp("swtpm")
-    (folder / "state").mkdir()
-    (folder / "localca.conf").write_text(
-        f"statedir = {folder}/ca\nsigningkey = {folder}/ca/key.pem\nissuercert = {folder}/ca/issuer.pem\n"
-        f"certserial = {folder}/ca/serial\n"
-    )
-    (folder / "options").write_text("--platform-manufacturer Vitrine\n--platform-version 1\n--platform-model Test\n")
-    (folder / "setup.conf").write_text(
-        f"create_certs_tool = {shutil.which('swtpm_localca')}\ncreate_certs_tool_config = {folder}/localca.conf\n"
-        f"create_certs_tool_options = {folder}/options\n"
-    )
-    subprocess.run(
-        ["swtpm_setup", "--tpm2", "--tpmstate", folder / "state", "--createek", "--create-ek-cert", "--overwrite",
-         "--config", folder / "setup.conf", "--pcr-banks", "sha1,sha256,sha384"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return folder
+    return swtpm.certified(tmp_path_factory.mktemp("swtpm") / "made")
 
 
 @contextlib.contextmanager
@@ -103,18 +83,10 @@ def tpm(socket: Path) -> Iterator[Tpm]:
         yield device
 
 
-def pem(path: Path) -> bytes:
-    """A certificate in PEM, as DER."""
-    return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER)
-
-
 @pytest.fixture
 def trusted(made: Path) -> Endorsements:
     """The local authority, as one of programs."""
-    return Endorsements(
-        roots=(Root(pem(made / "ca" / "swtpm-localca-rootca-cert.pem"), "software"),),
-        intermediates=(pem(made / "ca" / "issuer.pem"),),
-    )
+    return swtpm.endorsements(made)
 
 
 def prove(attester: Attester, trusted: Endorsements, **fields: object) -> tuple[Evidence, Claims]:
