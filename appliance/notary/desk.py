@@ -2,8 +2,8 @@
 
 Whoever asks may be anybody: the other side of a wall is code that ran next to a model. So a desk is opened for one job
 (and one lock, where a lockfile was given), takes nothing that is not about these, certifies one key, and has one
-statement logged, which has to be about the run that it registered. The lab's log is written by two calls of the lab
-alone, `register` and `assemble`, after all checks of a question; a peer that leaves or lies in between leaves whole
+statement logged, which has to be about the run that it registered. The lab's logs are written by two calls of the lab
+alone, `enrol` and `conclude`, after all checks of a question; a peer that leaves or lies in between leaves whole
 entries or none. The first question that is refused closes the desk.
 """
 
@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -20,22 +21,19 @@ from appliance.notary.protocol import (
     MAX_QUESTION_BYTES,
     ORDER,
     QUESTIONS,
-    Assemble,
-    Assembled,
-    Certificate,
-    Certify,
+    Conclude,
+    Concluded,
     Notary,
     Register,
-    Salt,
-    SaltKey,
+    Registered,
 )
-from attest import canonical, eventlog, evidence, statement
+from attest import canonical, dsse, eventlog, evidence, statement
 from attest.canonical import Model
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
 from attest.evidence import Evidence
 from attest.log import LogReceipt
-from attest.manifest import ContainerSection, Wall
+from attest.manifest import ContainerSection, ExecutionManifest, Wall
 
 LAYER = "notary"
 
@@ -58,6 +56,8 @@ class Expected:
     """What the manifest has to say about the container."""
     appraise: Callable[[Register], None] | None = None
     """Appraises what the run shows of itself, and raises: it is registered only if this returns. None: no evidence."""
+    accept: Callable[[ExecutionManifest], None] | None = None
+    """Judges what the run wants to have signed, and raises: its key is certified only if this returns."""
 
 
 class Desk:
@@ -70,7 +70,6 @@ class Desk:
         self._receipt: LogReceipt | None = None
         self._measurement = ""
         self._identity = ""
-        self._certificate = b""
         self._evidence: Evidence | None = None
 
     @property
@@ -104,17 +103,12 @@ class Desk:
         match question:
             case Register():
                 return self._register(question)
-            case SaltKey():
-                _equal("job", self._expected.job_digest, question.job_digest)
-                return Salt(salt_key=self._notary.salt_key(question.job_digest).hex())
-            case Certify():
-                return self._certify(question)
-            case Assemble():
-                return self._assemble(question)
+            case Conclude():
+                return self._conclude(question)
             case _:
                 raise RuntimeError(f"expected a question, found {type(question).__name__}")
 
-    def _register(self, question: Register) -> LogReceipt:
+    def _register(self, question: Register) -> Registered:
         intent, expected = question.intent, self._expected
         _equal("job", expected.job_digest, intent.job_digest)
         _equal("nonce", expected.nonce, intent.nonce)
@@ -124,34 +118,39 @@ class Desk:
             expected.appraise(question)
         elif question.enrolment.evidence is not None:
             raise _refused("evidence", "no evidence of hardware", question.enrolment.evidence.platforms)
-        self._evidence = shown = question.enrolment.evidence
-        self._measurement = eventlog.measurement(eventlog.parse(question.enrolment.log).registers)
+        self._note(question)
         if expected.measurement is not None:
             _equal("measurement", expected.measurement, self._measurement)
-        self._identity = self._notary.identity(self._measurement, evidence.image(shown) if shown else None)
-        self._receipt = self._notary.register(intent.model_dump(mode="json"), question.enrolment)
-        return self._receipt
+        registered = self._notary.enrol(intent.model_dump(mode="json"), question.enrolment)
+        self._receipt = registered.receipt
+        return registered
 
-    def _certify(self, question: Certify) -> Certificate:
+    def resume(self, question: Register, receipt: LogReceipt) -> None:
+        """Go on after the first question, which another desk of this lab answered with `receipt`."""
+        self._note(question)
+        self._receipt, self._asked = receipt, 1
+
+    def _note(self, question: Register) -> None:
+        self._evidence = shown = question.enrolment.evidence
+        self._measurement = eventlog.measurement(eventlog.parse(question.enrolment.log).registers)
+        self._identity = self._notary.identity(self._measurement, evidence.image(shown) if shown else None)
+
+    def _conclude(self, question: Conclude) -> Concluded:
         _equal("identity", self._identity, question.identity)
-        try:
-            key = load_der_public_key(question.public_key)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise MalformedInput("public key", f"expected a P-256 key, DER: {str(error)[:200]}") from None
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise MalformedInput("public key", f"expected a P-256 key, found {type(key).__name__}")
+        key = _load_key(question.public_key)
         registered = self._receipt.intent.key_digest if self._receipt else None
         _equal("key", registered, digest_of(question.public_key))
-        self._certificate = self._notary.certify(key, question.identity)
-        return Certificate(certificate=self._certificate)
-
-    def _assemble(self, question: Assemble) -> Assembled:
         _equal("payload-type", statement.PAYLOAD_TYPE, question.payload_type)
-        if question.certificate != self._certificate:
-            raise _refused("certificate", "the certificate that this run was given", "another")
         self._check_statement(question.payload)
-        data = self._notary.assemble(question.payload, question.payload_type, question.signature, question.certificate)
-        return Assembled(bundle=data)
+        try:
+            signed = dsse.pae(question.payload_type, question.payload)
+            key.verify(question.signature, signed, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            raise _refused("signature", "the registered key's, of this statement", "another") from None
+        data = self._notary.conclude(
+            key, question.identity, question.payload, question.payload_type, question.signature
+        )
+        return Concluded(bundle=data)
 
     def _check_statement(self, payload: bytes) -> None:
         """The statement has to be about the run that was registered here."""
@@ -168,6 +167,18 @@ class Desk:
         _equal("registers", self._measurement, eventlog.measurement(manifest.boot.registers))
         if (manifest.lock.origin == "given") != (self._expected.lock_digest is not None):
             raise _refused("lock-origin", "what this side did about a lockfile", manifest.lock.origin)
+        if self._expected.accept is not None:
+            self._expected.accept(manifest)
+
+
+def _load_key(spki: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        key = load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise MalformedInput("public key", f"expected a P-256 key, DER: {str(error)[:200]}") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise MalformedInput("public key", f"expected a P-256 key, found {type(key).__name__}")
+    return key
 
 
 def _equal(code: str, expected: object, found: object) -> None:

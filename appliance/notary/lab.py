@@ -32,7 +32,7 @@ from appliance.notary.ca import CertificateAuthority, make_authority, make_times
 from appliance.notary.ctlog import CertificateLog
 from appliance.notary.files import make_directories, read_bounded, sync_directory, write_file
 from appliance.notary.keys import KeyStore, check_private, derive, new_passphrase
-from appliance.notary.protocol import Enrolment
+from appliance.notary.protocol import Enrolment, Registered
 from appliance.notary.tlog import Clock, TransparencyLog
 from appliance.notary.tsa import TimestampAuthority
 from attest import bundle, canonical, dsse
@@ -126,11 +126,25 @@ class Lab:
         """32 random bytes, hexadecimal, new ones each time."""
         return secrets.token_hex(32)
 
-    def register(self, intent: Mapping[str, JSON], enrolment: Enrolment | None = None) -> LogReceipt:  # noqa: ARG002
+    def enrol(self, intent: Mapping[str, JSON], enrolment: Enrolment) -> Registered:  # noqa: ARG002
+        """`register` the intent of a run, and the salts of its job. Raises `MalformedInput`.
+
+        Whoever calls this has appraised the run's `enrolment`: a run in this process shows nothing that the process
+        does not know.
+        """
+        receipt = self.register(intent)
+        return Registered(receipt=receipt, salt_key=self.salt_key(receipt.intent.job_digest).hex())
+
+    def conclude(
+        self, public_key: ec.EllipticCurvePublicKey, identity: str, payload: bytes, payload_type: str, signature: bytes
+    ) -> bytes:
+        """`certify` the key, then `assemble` what it signed. Raises `VerificationError`, `MalformedInput`."""
+        return self.assemble(payload, payload_type, signature, self.certify(public_key, identity))
+
+    def register(self, intent: Mapping[str, JSON]) -> LogReceipt:
         """Log the intent of a run before it starts: job, lock and key by digest, and `nonce` where there is one.
 
-        The receipt's body has the attempt's number and the time. Whoever calls this has appraised the run's
-        `enrolment`: a run in this process shows nothing that the process does not know. Raises `MalformedInput`.
+        The receipt's body has the attempt's number and the time. Raises `MalformedInput`.
         """
         return self.log.register(intent, self._now)
 
