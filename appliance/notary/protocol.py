@@ -1,8 +1,7 @@
 """What a run asks of its notary: two questions, one before its first sample and one after its last.
 
-`Lab` answers them in the process that has the lab's folder. Elsewhere `Desk` answers for it (`desk.py`): over the
-channel of a wall, where `RemoteNotary` asks (`remote.py`), or in files that are carried across an air gap
-(`files_protocol.py`). The signing key never crosses; its public half does.
+`Lab` answers them in the process that has the lab's folder. Behind a wall that process is on the other side: there
+`RemoteNotary` asks (`remote.py`), and `Desk` answers (`desk.py`). The signing key never crosses; its public half does.
 
 A question is one canonical JSON object whose `call` names it; the answer to it is another. `ORDER` is the order in
 which one run asks, each question once.
