@@ -17,6 +17,7 @@ from typing import Literal
 from appliance import lock
 from appliance.boot import Booted
 from appliance.enrol import Enrolled
+from appliance.notary.files import write_file
 from appliance.notary.protocol import Notary
 from appliance.transcript import TranscriptWriter
 from attest import __version__, canonical, eventlog, hardware, job, manifest, statement, verify
@@ -68,19 +69,34 @@ class Parts:
 
 
 def produce(parts: Parts, lab: Notary, out: Path) -> None:
-    """Write the bundle of `parts` to the new folder `out`, signed by a key that `lab` certifies."""
-    enrolled = parts.enrolled
+    """Write the bundle of `parts` to the new folder `out`, signed by a key that `lab` certifies.
+
+    While the lab is asked, all of it but the lab's answer lies in `unsigned(out)`. That stays there when no answer
+    comes, and `complete` makes the bundle of it when one comes later.
+    """
     files = bundle_files(parts, lab)
     predicate = build_manifest(parts, files)
     payload = canonical.dump_model(statement.make(predicate))
-    if end := enrolled.end(payload, predicate.results_digest):
+    signature = parts.enrolled.sign(statement.PAYLOAD_TYPE, payload)
+    if end := parts.enrolled.end(payload, predicate.results_digest):
         files[hardware.END] = canonical.dump_model(end)
-    signature = enrolled.sign(statement.PAYLOAD_TYPE, payload)
-    identity = lab.identity(eventlog.measurement(parts.booted.registers), enrolled.image)
-    files[verify.SIGNATURE] = lab.conclude(
-        enrolled.key.public_key(), identity, payload, statement.PAYLOAD_TYPE, signature
-    )
-    write(files, out)
+    write(files, unsigned(out))
+    measurement = eventlog.measurement(parts.booted.registers)
+    identity = lab.identity(measurement, parts.enrolled.image)
+    signed = lab.conclude(parts.enrolled.key.public_key(), identity, payload, statement.PAYLOAD_TYPE, signature)
+    complete(out, signed)
+
+
+def unsigned(out: Path) -> Path:
+    """Where a bundle waits for its signature that is to lie at `out`."""
+    return out.with_name(out.name + ".incomplete") / "unsigned"
+
+
+def complete(out: Path, signed: bytes) -> None:
+    """Put the lab's answer, a Sigstore bundle, to the rest of the bundle, which then bears its name `out`."""
+    folder = unsigned(out)
+    write_file(folder / verify.SIGNATURE, signed)
+    folder.rename(out)
 
 
 def bundle_files(parts: Parts, lab: Notary) -> dict[str, bytes]:
