@@ -18,9 +18,11 @@ from appliance import run as running
 from appliance.enclave import measured, rootfs
 from appliance.enclave import wall as walls
 from appliance.engine import build as engines
+from appliance.engine import places
 from appliance.engine import recipe as recipes
+from appliance.enrol_cli import app as enrol_app
 from appliance.image.cli import app as image_app
-from appliance.notary import hold
+from appliance.notary import hold, keys
 from appliance.notary import lab as labs
 from appliance.notary.log_cli import app as log_app
 from appliance.progress import Reporter
@@ -43,6 +45,7 @@ engine_app = typer.Typer(help="Build and show the pinned llama.cpp engine.", no_
 app.add_typer(engine_app, name="engine")
 app.add_typer(image_app, name="image")
 app.add_typer(log_app, name="log")
+app.add_typer(enrol_app, name="enroll")
 
 DEFAULT_LAB = Path("lab")
 MACHINE = Path("build/vm")
@@ -97,7 +100,7 @@ def init(
 
         appliance init lab --name evals.lab.example
     """
-    lab = labs.create(folder, name, passphrase=_passphrase(passphrase_file), now=_now)
+    lab = labs.create(folder, name, passphrase=keys.read_passphrase(passphrase_file), now=_now)
     console.OUT.print(f"created lab {lab.name} in {folder}")
     console.OUT.print(f"give {folder}/public/trusted_root.json to auditors, over a channel that they trust")
 
@@ -134,7 +137,7 @@ def lock_command(
     else:
         loaded = jobs.load(path)
         suites = jobs.load_suites(loaded, tuple(data or ()))
-        folder = _engine(engine, loaded.job.numerics.profile)
+        folder = places.find(engine, loaded.job.numerics.profile)
         record = recipes.load_record(folder)
         with Reporter() as progress:
             text = locks.make(
@@ -160,7 +163,7 @@ def boot(
         appliance boot demo.lock
     """
     data = _read(lock)
-    folder = _engine(engine, lockfile.read(data).numerics.profile)
+    folder = places.find(engine, lockfile.read(data).numerics.profile)
     with (
         Reporter() as progress,
         booting.boot(data, lock.parent, locks.resolver(lock.parent, folder), progress=progress) as booted,
@@ -257,9 +260,9 @@ def run(
         lock = job.with_suffix(".lock")
     loaded = jobs.load(path)
     if not lab.exists():
-        labs.create(lab, passphrase=_passphrase(passphrase_file), now=_now)
+        labs.create(lab, passphrase=keys.read_passphrase(passphrase_file), now=_now)
         console.ERR.print(f"created a lab in {lab}")
-    notary = labs.open_lab(lab, _passphrase(passphrase_file), now=_now)
+    notary = labs.open_lab(lab, keys.read_passphrase(passphrase_file), now=_now)
     out = out or running.default_out(loaded.job.name)
     if wall == "container":
         behind = walls.Request(
@@ -342,7 +345,7 @@ def engine_build(
 
         appliance engine build --profile portable --target aarch64 --out build/engine/portable-aarch64
     """
-    folder = out or _cached_engine(f"{profile}-{target}" if target else profile)
+    folder = out or places.cached(f"{profile}-{target}" if target else profile)
     record = _build(recipe or recipes.recipe_path(profile), folder, source, jobs_count, target)
     for library in record.libraries:
         console.OUT.print(f"{record.profile}: {library.name} {library.digest}, {library.size_bytes} bytes")
@@ -359,7 +362,7 @@ def engine_show(
 
         appliance engine show
     """
-    console.print_json(recipes.load_record(_engine(engine, profile)).model_dump(mode="json"))
+    console.print_json(recipes.load_record(places.find(engine, profile)).model_dump(mode="json"))
 
 
 def _build(
@@ -377,15 +380,15 @@ def _build(
 
 
 def _engine_or_build(given: Path | None, profile: str) -> Path:
-    """As `_engine`; where there is none and none was named, it is built first."""
+    """As `places.find`; where there is none and none was named, it is built first."""
     try:
-        return _engine(given, profile)
+        return places.find(given, profile)
     except EnvironmentProblem:
         if given:
             raise
     console.ERR.print("no engine yet: building it, once (2 to 12 minutes, needs a C++ compiler)")
-    _build(recipes.recipe_path(profile), _cached_engine(profile), None, os.cpu_count() or 1)
-    return _cached_engine(profile)
+    _build(recipes.recipe_path(profile), places.cached(profile), None, os.cpu_count() or 1)
+    return places.cached(profile)
 
 
 def _now() -> datetime:
@@ -394,32 +397,6 @@ def _now() -> datetime:
 
 def _default_job() -> Path:
     return resources.demo() / "job.yaml"
-
-
-def _cached_engine(profile: str) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "vitrine" / "engine" / profile
-
-
-def _engine(given: Path | None, profile: str) -> Path:
-    """The folder of the engine of `profile`: the one given, the checkout's, or the user's cache."""
-    places = [given] if given else [Path("build/engine") / profile, _cached_engine(profile)]
-    for place in places:
-        if (place / locks.RECORD).exists():
-            return place
-    raise EnvironmentProblem(
-        f"expected an engine in {' or '.join(map(str, places))}, found none: build it with `appliance engine build "
-        f"--profile {profile}` (2 to 12 minutes, needs a C++ compiler), or name its folder with --engine"
-    )
-
-
-def _passphrase(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    status = path.stat()
-    if status.st_mode & 0o077:
-        raise EnvironmentProblem(f"{path} can be read by others: chmod 600 {path}")
-    return path.read_text(encoding="utf-8").rstrip("\n")
 
 
 def _read(path: Path) -> bytes:

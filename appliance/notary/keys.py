@@ -106,6 +106,15 @@ def new_passphrase() -> str:
     return secrets.token_urlsafe(PASSPHRASE_BYTES)
 
 
+def read_passphrase(path: Path | None) -> str | None:
+    """The passphrase in the file at `path`, without the end of its line. Raises `EnvironmentProblem`, `OSError`."""
+    if path is None:
+        return None
+    if path.stat().st_mode & 0o077:
+        raise EnvironmentProblem(f"{path} can be read by others: chmod 600 {path}")
+    return path.read_text(encoding="utf-8").rstrip("\n")
+
+
 def check_private(path: Path, mode: int) -> None:
     """Raise `EnvironmentProblem` unless `path` is there, is ours, is no link, and has no permission beyond `mode`."""
     try:
