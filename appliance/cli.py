@@ -22,7 +22,7 @@ from appliance.engine import places
 from appliance.engine import recipe as recipes
 from appliance.enrol_cli import app as enrol_app
 from appliance.image.cli import app as image_app
-from appliance.notary import hold, keys
+from appliance.notary import hold, keys, stores
 from appliance.notary import lab as labs
 from appliance.notary.log_cli import app as log_app
 from appliance.progress import Reporter
@@ -93,14 +93,25 @@ def init(
         str, typer.Option(help="The lab's name, a DNS name; it stands in every certificate.")
     ] = labs.DEFAULT_NAME,
     passphrase_file: PassphraseOption = None,
+    keys_in: Annotated[
+        str,
+        typer.Option(
+            "--keys",
+            metavar="file|tpm:[PATH]|pkcs11:...",
+            help="Where its signing keys are made and stay: in files, a TPM 2.0, a PKCS#11 token.",
+        ),
+    ] = stores.FILES,
 ) -> None:
     """Create a lab: certificate authority, logs, time-stamp authority, and what auditors need to trust them.
 
-    Example:
+    Examples:
 
         appliance init lab --name evals.lab.example
+
+        appliance init lab --keys 'pkcs11:token=lab?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=pin'
     """
-    lab = labs.create(folder, name, passphrase=keys.read_passphrase(passphrase_file), now=_now)
+    passphrase = keys.read_passphrase(passphrase_file)
+    lab = labs.create(folder, name, passphrase=passphrase, keys=None if keys_in == stores.FILES else keys_in, now=_now)
     console.OUT.print(f"created lab {lab.name} in {folder}")
     console.OUT.print(f"give {folder}/public/trusted_root.json to auditors, over a channel that they trust")
 

@@ -22,7 +22,7 @@ import pytest
 
 from appliance.enclave import launch, rootfs
 from appliance.enclave.container import Runtime
-from appliance.notary.keys import KeyStore
+from appliance.notary.keys import FileKeys
 from appliance.redact import FAILURE_FILE
 from attest import transcript
 from tests.conftest import ROOT
@@ -83,7 +83,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     (folder / "work").mkdir()
     made = watch((*RUN, *arguments), folder / "work")
     assert made.status == 0, made.text("stderr")
-    store = KeyStore.open(folder / "lab" / "keys", PASSPHRASE)
+    store = FileKeys.open(folder / "lab" / "keys", PASSPHRASE)
     secrets: dict[str, str | bytes] = {"passphrase": PASSPHRASE, "password": store._password.decode()}
     for file in (folder / "lab" / "keys").glob("*.pem"):
         secrets[file.stem] = store.load(file.stem).private_numbers().private_value.to_bytes(32, "big")

@@ -26,6 +26,13 @@ EVENT_LOG = RECORDED / "event_log.bin"
 @contextlib.contextmanager
 def started(state: Path) -> Iterator[Tpm]:
     """The TPM whose state lies in the folder `state`, as after power on."""
+    with served(state) as path, opened(path) as device:
+        yield device
+
+
+@contextlib.contextmanager
+def served(state: Path) -> Iterator[Path]:
+    """The socket of the TPM whose state lies in the folder `state`, as after power on; one client at a time."""
     if shutil.which("swtpm") is None:
         pytest.skip("no swtpm: apt install swtpm")
     state.mkdir(exist_ok=True)
@@ -35,7 +42,9 @@ def started(state: Path) -> Iterator[Tpm]:
     command = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--flags", "not-need-init,startup-clear"]
     process = subprocess.Popen([*command, "--server", f"type=unixio,path={path}"])
     try:
-        yield from _opened(path)
+        with opened(path):
+            pass  # it is there
+        yield path
     finally:
         process.terminate()
         process.wait()
@@ -63,7 +72,9 @@ def predicted(values: ReferenceValues, registers: Collection[int]) -> list[tuple
     return sorted(found, key=lambda item: item[0])
 
 
-def _opened(path: Path) -> Iterator[Tpm]:
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Tpm]:
+    """The TPM that is served at `path`, or soon will be."""
     for _ in range(500):
         try:
             device = tpm_device.open_socket(path)
