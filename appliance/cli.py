@@ -6,7 +6,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -32,6 +32,12 @@ from appliance.seal.requirement import Requirement
 from attest import console, lockfile
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, Exit, MalformedInput
+
+if TYPE_CHECKING:
+    from appliance.notary.appraisal import Judge
+    from appliance.notary.lab import Lab
+    from appliance.notary.protocol import Notary
+    from attest.job import Job
 
 app = typer.Typer(
     name="appliance",
@@ -253,6 +259,11 @@ def run(
     wall: RunWallOption = "process",
     image: ImageOption = rootfs.DEFAULT,
     runtime: RuntimeOption = None,
+    appraise: Annotated[
+        Path | None,
+        typer.Option(metavar="POLICY", help="Register and certify the run only when this policy accepts it."),
+    ] = None,
+    capsule: Annotated[Path | None, typer.Option(help="With --appraise, collateral: see `attest capsule`.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a job in sealed workers, offline, and leave a signed bundle.
@@ -264,7 +275,11 @@ def run(
         appliance run examples/jobs/gsm8k.yaml --lab lab --data ../data --out bundles/gsm8k
 
         appliance run --wall container --image build/image/cpu
+
+        appliance run --wall vm --appraise lab.toml --capsule collateral.capsule
     """
+    if capsule is not None and appraise is None:
+        raise typer.BadParameter("expected it beside --appraise", param_hint="--capsule")
     _check_wall_options(wall, engine=engine, image=image, runtime=runtime)
     path = job or _default_job()
     if lock is None and job is not None and job.with_suffix(".lock").exists():
@@ -274,6 +289,7 @@ def run(
         labs.create(lab, passphrase=keys.read_passphrase(passphrase_file), now=_now)
         console.ERR.print(f"created a lab in {lab}")
     notary = labs.open_lab(lab, keys.read_passphrase(passphrase_file), now=_now)
+    judge = _judge(notary, appraise, capsule)
     out = out or running.default_out(loaded.job.name)
     if wall == "container":
         behind = walls.Request(
@@ -287,6 +303,7 @@ def run(
             sign_incomplete=sign_incomplete,
             require_seal=require_seal,
             runtime=runtime,
+            judge=judge,
         )
         with Reporter() as progress:
             outcome = walls.run(behind, progress)
@@ -301,13 +318,14 @@ def run(
             lock=lock,
             data=tuple(data or ()),
             sign_incomplete=sign_incomplete,
+            judge=judge,
         )
         with Reporter() as progress:
             outcome = measured.run(machine, progress)
     else:
         request = running.Request(
             job=path,
-            lab=notary,
+            lab=_in_process(notary, loaded.job, lock, judge),
             engine=_engine_or_build(engine, loaded.job.numerics.profile),
             out=out,
             lock=lock,
@@ -322,6 +340,24 @@ def run(
         console.print_json(value | {"results": outcome.results.model_dump(mode="json", exclude_none=True)})
     else:
         console.OUT.print(f"bundle: {outcome.bundle} ({outcome.ended_by})")
+
+
+def _judge(lab: Lab, policy: Path | None, capsule: Path | None) -> Judge | None:
+    """Who appraises the run, where a policy was given."""
+    if policy is None:
+        return None
+    from appliance.notary import appraisal  # brings the checks of all hardware with it
+
+    return appraisal.by_files(lab, policy, capsule, _now)
+
+
+def _in_process(lab: Lab, job: Job, lock: Path | None, judge: Judge | None) -> Notary:
+    """The lab as the run asks it: itself, or what appraises the run first."""
+    if judge is None:
+        return lab
+    from appliance.notary import appraisal
+
+    return appraisal.in_process(lab, job, _read(lock) if lock else None, judge)
 
 
 def _check_wall_options(wall: str, *, engine: Path | None, image: Path, runtime: str | None) -> None:

@@ -9,15 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from pathlib import Path
 
+from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
 from appliance.notary.protocol import Register
-from attest import appraisal, conclusions, eventlog, evidence
+from appliance.notary.remote import RemoteNotary
+from appliance.notary.tlog import Clock
+from attest import appraisal, conclusions, eventlog, evidence, job, lockfile
+from attest import capsule as capsules
+from attest import policy as policies
 from attest.appraise import Appraisal
 from attest.appraise import appraise as judge
 from attest.capsule import Capsule
+from attest.digest import digest_of
 from attest.errors import VerificationError
+from attest.files import read_file
+from attest.job import Job
 from attest.manifest import ExecutionManifest, Wall
 from attest.policy import Policy
 
@@ -32,8 +40,8 @@ class Appraiser:
     """What the lab requires."""
     capsule: Capsule | None
     """Collateral, where the policy speaks of hardware."""
-    now: datetime
-    """The time to judge at."""
+    now: Clock
+    """The time to judge at, asked for each time."""
     challenge: str
     """What the lab gave to this run."""
     wall: Wall
@@ -70,7 +78,7 @@ class Appraiser:
         nonce, key, the_job, lock = intent.nonce, intent.key_digest, intent.job_digest, intent.lock_digest
         evidence.check_start(shown, log, nonce=nonce, key=key, job=the_job, lock=lock)
         bound = evidence.start_binding(shown, log, nonce=nonce, key=key, job=the_job, lock=lock)
-        result = judge(shown.items, policy.hardware, self.capsule, bound=bound, now=self.now)
+        result = judge(shown.items, policy.hardware, self.capsule, bound=bound, now=self.now())
         if self.seen is not None:
             self.seen(result)
         appraisal.require(result.lines)
@@ -87,6 +95,42 @@ class Appraiser:
         """Judge what is to be certified of the run that was registered with `asked`. Raises as `start`."""
         self.policy.check(manifest)
         self.policy.check_assurance(conclusions.ladder(manifest, self.start(asked)))
+
+
+Judge = Callable[[str, Wall], Appraiser]
+"""From a run's challenge and wall to who appraises it."""
+
+
+def by_files(
+    lab: Lab,
+    policy_file: Path,
+    capsule_file: Path | None,
+    now: Clock,
+    seen: Callable[[Appraisal], None] | None = None,
+) -> Judge:
+    """Who judges by the policy and the capsule in these files. Raises `MalformedInput`, `Unsupported`."""
+    rules = policies.read(read_file(policy_file, policies.MAX_BYTES))
+    collateral = capsules.read(read_file(capsule_file, capsules.MAX_BYTES)) if capsule_file else None
+    return lambda challenge, wall: Appraiser(lab, rules, collateral, now, challenge, wall, seen)
+
+
+def in_process(lab: Lab, the_job: Job, lock: bytes | None, judge: Judge) -> RemoteNotary:
+    """The lab as a run in front of the walls asks it that is appraised: by the desk that answers runs elsewhere.
+
+    `lock`: the lockfile that is given to the run, where there is one. Raises `MalformedInput`, `Unsupported`.
+    """
+    challenge = lab.challenge()
+    appraiser = judge(challenge, "process")
+    expected = Expected(
+        job_digest=job.digest(the_job),
+        nonce=the_job.nonce,
+        wall="process",
+        lock_digest=digest_of(lock) if lock else None,
+        measurement=eventlog.measurement(lockfile.expected_log(lock).registers) if lock else None,
+        appraise=appraiser.first,
+        accept=appraiser.end,
+    )
+    return RemoteNotary(lab.name, lab.trusted_root, challenge, Desk(lab, expected).answer)
 
 
 def _refused(code: str, expected: object, found: object, advice: str = "") -> VerificationError:

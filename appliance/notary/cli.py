@@ -8,19 +8,17 @@ from typing import Annotated
 
 import typer
 
-from appliance.notary import gap, hold, keys, office
+from appliance.notary import appraisal, gap, hold, keys, office
 from appliance.notary import lab as labs
-from appliance.notary.appraisal import Appraiser
 from appliance.notary.files import write_file
 from appliance.notary.gap import Answer, Invitation, Request
 from appliance.notary.lab import Lab
 from appliance.notary.protocol import Register, Registered
-from attest import canonical, capsule, console, job, lockfile, policy, statement, validity
+from attest import canonical, console, job, lockfile, statement, validity
 from attest.appraise_cli import show as show_appraisal
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, MalformedInput
 from attest.files import read_file
-from attest.manifest import Wall
 
 app = typer.Typer(
     name="notary",
@@ -85,15 +83,10 @@ def appraise(
         notary appraise register.request.json --lab lab --policy lab.toml --out answer.json
     """
     _refuse_existing(out)
-    rules = policy.read(read_file(policy_file, policy.MAX_BYTES))
-    collateral = capsule.read(read_file(capsule_file, capsule.MAX_BYTES)) if capsule_file else None
     data = read_file(request, gap.MAX_REQUEST_BYTES)
     opened = _open(lab, passphrase_file)
     moment = validity.read_time(as_of) if as_of else _now()
-
-    def judge(challenge: str, wall: Wall) -> Appraiser:
-        return Appraiser(opened, rules, collateral, moment, challenge, wall, show_appraisal)
-
+    judge = appraisal.by_files(opened, policy_file, capsule_file, lambda: moment, show_appraisal)
     text = office.answer(opened, data, judge, now=_now())
     _put(out, text)
     _show_answer(gap.read_answer(text))

@@ -31,7 +31,6 @@ from attest import canonical, dsse, eventlog, evidence, statement
 from attest.canonical import Model
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
-from attest.evidence import Evidence
 from attest.log import LogReceipt
 from attest.manifest import ContainerSection, ExecutionManifest, Wall
 
@@ -56,8 +55,9 @@ class Expected:
     """What the manifest has to say about the container."""
     appraise: Callable[[Register], None] | None = None
     """Appraises what the run shows of itself, and raises: it is registered only if this returns. None: no evidence."""
-    accept: Callable[[ExecutionManifest], None] | None = None
-    """Judges what the run wants to have signed, and raises: its key is certified only if this returns."""
+    accept: Callable[[ExecutionManifest, Register], None] | None = None
+    """Judges what the run wants to have signed, knowing what it showed, and raises: its key is certified only if this
+    returns."""
 
 
 class Desk:
@@ -70,7 +70,7 @@ class Desk:
         self._receipt: LogReceipt | None = None
         self._measurement = ""
         self._identity = ""
-        self._evidence: Evidence | None = None
+        self._registered: Register | None = None
 
     @property
     def done(self) -> bool:
@@ -131,7 +131,8 @@ class Desk:
         self._receipt, self._asked = receipt, 1
 
     def _note(self, question: Register) -> None:
-        self._evidence = shown = question.enrolment.evidence
+        shown = question.enrolment.evidence
+        self._registered = question
         self._measurement = eventlog.measurement(eventlog.parse(question.enrolment.log).registers)
         self._identity = self._notary.identity(self._measurement, evidence.image(shown) if shown else None)
 
@@ -154,21 +155,22 @@ class Desk:
 
     def _check_statement(self, payload: bytes) -> None:
         """The statement has to be about the run that was registered here."""
-        if self._receipt is None:
+        if self._receipt is None or self._registered is None:
             raise RuntimeError("expected a receipt before a statement")
         manifest, intent = statement.read(payload).predicate, self._receipt.intent
+        shown = self._registered.enrolment.evidence
         _equal("job", intent.job_digest, manifest.job.digest)
         _equal("attempt", intent.attempt, manifest.job.attempt)
         _equal("index", self._receipt.log_index, manifest.job.intent_index)
         _equal("lock", intent.lock_digest, manifest.lock.digest)
         _equal("wall", self._expected.wall, manifest.wall)
         _equal("container", self._expected.container, manifest.container)
-        _equal("evidence", self._evidence.platforms if self._evidence else (), manifest.evidence)
+        _equal("evidence", shown.platforms if shown else (), manifest.evidence)
         _equal("registers", self._measurement, eventlog.measurement(manifest.boot.registers))
         if (manifest.lock.origin == "given") != (self._expected.lock_digest is not None):
             raise _refused("lock-origin", "what this side did about a lockfile", manifest.lock.origin)
         if self._expected.accept is not None:
-            self._expected.accept(manifest)
+            self._expected.accept(manifest, self._registered)
 
 
 def _load_key(spki: bytes) -> ec.EllipticCurvePublicKey:

@@ -11,12 +11,11 @@ stays in the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from appliance.notary import files, gap
-from appliance.notary.appraisal import Appraiser
+from appliance.notary.appraisal import Judge
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.gap import Answer, Invitation, Request, Shown, answer_name, request_name
 from appliance.notary.lab import Lab
@@ -25,15 +24,11 @@ from attest import canonical, eventlog, job, lockfile, validity
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
 from attest.job import Job
-from attest.manifest import Wall
 
 FOLDER = "enrolments"
 LOCK = "lock"
 INVITATION = "invitation.json"
 MAX_DAYS = 365
-
-Judge = Callable[[str, Wall], Appraiser]
-"""From a run's challenge and wall to who appraises it."""
 
 
 def invite(lab: Lab, *, days: int, now: datetime) -> bytes:
@@ -104,8 +99,8 @@ def read_job(shown: Shown) -> Job:
 
 def _desk(lab: Lab, first: Request, judge: Judge) -> Desk:
     """A desk for the run that asks `first`: of its job and lock, and no other."""
-    assert first.shown is not None and isinstance(first.question, Register)  # `Request` sees to that
-    shown, asked, the_job = first.shown, first.question, read_job(first.shown)
+    assert first.shown is not None  # `Request` sees to that
+    shown, the_job = first.shown, read_job(first.shown)
     appraiser = judge(first.challenge, shown.wall)
     return Desk(
         lab,
@@ -116,7 +111,7 @@ def _desk(lab: Lab, first: Request, judge: Judge) -> Desk:
             lock_digest=digest_of(shown.lock),
             measurement=eventlog.measurement(lockfile.expected_log(shown.lock).registers),
             appraise=appraiser.first,
-            accept=lambda manifest: appraiser.end(manifest, asked),
+            accept=appraiser.end,
         ),
     )
 

@@ -55,7 +55,7 @@ class Desk:
 
     def judge(self, challenge: str, wall: Wall) -> Appraiser:
         """By the policy `rules`."""
-        return Appraiser(self.lab, policy.read(self.rules), None, now(), challenge, wall)
+        return Appraiser(self.lab, policy.read(self.rules), None, now, challenge, wall)
 
     def register(self, **changes: Any) -> bytes:
         """The run's first request."""

@@ -20,7 +20,7 @@ from appliance import run
 from appliance.attester.machine import MachineAttester
 from appliance.notary import carried, gap, office
 from appliance.notary import lab as labs
-from appliance.notary.appraisal import Appraiser
+from appliance.notary.appraisal import Appraiser, Judge
 from appliance.notary.gap import Shown
 from appliance.notary.protocol import Register
 from attest import canonical, policy, reference, verify
@@ -212,7 +212,7 @@ def test_evidence_is_appraised_before_the_run_is_registered(
     seen: list[Appraisal] = []
 
     def judge(challenge: str, wall: Wall) -> Appraiser:
-        return Appraiser(lab, policy.read(HARDWARE), None, now(), challenge, wall, seen.append)
+        return Appraiser(lab, policy.read(HARDWARE), None, now, challenge, wall, seen.append)
 
     job = tmp_path / "small.yaml"
     job.write_text(SMALL_JOB)
@@ -238,7 +238,7 @@ def test_evidence_is_appraised_before_the_run_is_registered(
     # A policy that does not speak of hardware knows nothing about evidence, and lets none pass.
     request = gap.read_request((tmp_path / "run" / FIRST).read_bytes())
     assert isinstance(request.question, Register)
-    mute = Appraiser(lab, policy.read(b""), None, now(), request.challenge, "process")
+    mute = Appraiser(lab, policy.read(b""), None, now, request.challenge, "process")
     with pytest.raises(VerificationError, match="policy/hardware"):
         mute.start(request.question)
     # Evidence that was made for another invitation is of no use to register anything.
@@ -250,9 +250,40 @@ def test_evidence_is_appraised_before_the_run_is_registered(
     assert len(lab.log) == before
 
 
-def serve(folder: Path, lab: labs.Lab, judge: office.Judge) -> None:
+def serve(folder: Path, lab: labs.Lab, judge: Judge) -> None:
     """Carry both requests and answers at once."""
     for name in (FIRST, LAST):
         while not (folder / name).exists():
             time.sleep(0.05)
         carried.accept(folder, office.answer(lab, (folder / name).read_bytes(), judge, now=now()))
+
+
+# --- a lab on one machine --------------------------------------------------------------------------------------------
+
+
+def test_a_lab_on_one_machine_appraises_before_it_registers(sites: Sites, tmp_path: Path) -> None:
+    job, lab, rules = sites.machine / "small.yaml", sites.notary / "lab", tmp_path / "policy.toml"
+    options = ["--lab", lab, "--engine", sites.engine, "--appraise", rules]
+    rules.write_text("locks = []")
+    refused = command("appliance", "run", job, *options, "--out", tmp_path / "one", status=10)
+    assert "policy/lock" in refused.stderr
+    rules.write_text("[hardware]")
+    refused = command("appliance", "run", job, *options, "--out", tmp_path / "one", status=10)
+    assert "evidence/missing" in refused.stderr
+    # Neither was registered: the run that the policy accepts is the first.
+    rules.write_text(STRICT + "max_attempts = 1")
+    command("appliance", "run", job, *options, "--out", tmp_path / "one")
+    trust = lab / "public" / "trusted_root.json"
+    command("attest", "verify", tmp_path / "one", "--trust", trust, "--policy", rules)
+    again = command("appliance", "run", job, *options, "--out", tmp_path / "two", status=10)
+    assert "policy/attempts" in again.stderr
+    # What only the results tell is judged before the key is certified. What there is of the run stays.
+    rules.write_text("claims_hold = true")
+    job.write_text(SMALL_JOB.replace('comparator: ">="', 'comparator: "<"'))
+    entries = len(labs.open_lab(lab, now=now).ctlog)
+    refused = command("appliance", "run", job, *options, "--out", tmp_path / "three", status=10)
+    assert "policy/claims" in refused.stderr
+    assert len(labs.open_lab(lab, now=now).ctlog) == entries
+    assert not (tmp_path / "three").exists()
+    assert (tmp_path / "three.incomplete" / "transcript.jsonl").exists()
+    assert command("appliance", "run", job, "--capsule", rules, status=2).stderr

@@ -222,7 +222,7 @@ def test_statement_about_anything_else_is_not_logged(made: Made, change: str) ->
     assert (entries(made.lab), promises(made.lab)) == (before, promised)
 
 
-def refuse(manifest: ExecutionManifest) -> None:
+def refuse(manifest: ExecutionManifest, _shown: Register) -> None:
     """A policy that no statement meets."""
     raise VerificationError("policy", "complete", expected="another run", found=manifest.job.name)
 
