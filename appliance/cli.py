@@ -9,6 +9,7 @@ import typer
 from appliance import logs
 from appliance.attester.cli import app as tpm_app
 from appliance.commands import boot, doctor, engine, init, lock, run, seal
+from appliance.enrol_cli import app as enrol_app
 from appliance.image.cli import app as image_app
 from appliance.notary import hold
 from appliance.notary.log_cli import app as log_app
@@ -25,7 +26,13 @@ app = typer.Typer(
 )
 for command in (doctor.doctor, init.init, run.run, lock.lock, boot.boot, seal.seal):
     app.command()(command)
-for name, group in (("engine", engine.app), ("image", image_app), ("log", log_app), ("tpm", tpm_app)):
+for name, group in (
+    ("engine", engine.app),
+    ("image", image_app),
+    ("log", log_app),
+    ("tpm", tpm_app),
+    ("enroll", enrol_app),
+):
     app.add_typer(group, name=name)
 
 

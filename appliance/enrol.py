@@ -29,6 +29,8 @@ class Enrolled:
 
     receipt: LogReceipt
     """The log's receipt for the intent."""
+    salt_key: bytes = field(repr=False)
+    """The 32 bytes that blind the job's samples."""
     start: Evidence | None
     """The evidence of the start, where there is hardware that speaks."""
     nonce: str | None
@@ -79,8 +81,9 @@ def enrol(lab: Notary, attester: Attester | None, booted: Booted, the_job: Job) 
         "nonce": the_job.nonce,
         "counter": counter and counter.model_dump(mode="json"),
     }
-    receipt = lab.register(intent, Enrolment(log=booted.log.dump(), evidence=start))
-    return Enrolled(receipt, start, the_job.nonce, key, attester)
+    registered = lab.enrol(intent, Enrolment(log=booted.log.dump(), evidence=start))
+    salt_key = bytes.fromhex(registered.salt_key)
+    return Enrolled(registered.receipt, salt_key, start, the_job.nonce, key, attester)
 
 
 def digest_of_key(key: ec.EllipticCurvePrivateKey) -> str:

@@ -1,7 +1,7 @@
 """From what a run left to a signed bundle: a manifest built from it, signed, logged, time-stamped, written at once.
 
-The boot key is certified for an identity that names the measured boot, and signs once. Hardware that speaks for the run
-does so last, when the statement is there. The bundle's folder appears with its last file in it, or not at all.
+The boot key signs once, and is certified for an identity that names the measured boot. Hardware that speaks for the run
+does so when the statement is there. The bundle's folder appears with its last file in it, or not at all.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal
 from appliance import lock
 from appliance.boot import Booted
 from appliance.enrol import Enrolled
+from appliance.notary.files import write_file
 from appliance.notary.protocol import Notary
 from appliance.transcript import TranscriptWriter
 from attest import __version__, canonical, eventlog, hardware, job, manifest, statement, verify
@@ -68,26 +69,42 @@ class Parts:
 
 
 def produce(parts: Parts, lab: Notary, out: Path) -> None:
-    """Write the bundle of `parts` to the new folder `out`, signed by a key that `lab` certifies."""
-    salt_key = lab.salt_key(job.digest(parts.job))
-    files = bundle_files(parts, lab, salt_key)
-    predicate = build_manifest(parts, files, salt_key)
+    """Write the bundle of `parts` to the new folder `out`, signed by a key that `lab` certifies.
+
+    While the lab is asked, all of it but the lab's answer lies in `unsigned(out)`. That stays there when no answer
+    comes, and `complete` makes the bundle of it when one comes later.
+    """
+    files = bundle_files(parts, lab)
+    predicate = build_manifest(parts, files)
     payload = canonical.dump_model(statement.make(predicate))
-    measurement = eventlog.measurement(parts.booted.registers)
-    certificate = lab.certify(parts.enrolled.key.public_key(), lab.identity(measurement, parts.enrolled.image))
     signature = parts.enrolled.sign(statement.PAYLOAD_TYPE, payload)
-    files[verify.SIGNATURE] = lab.assemble(payload, statement.PAYLOAD_TYPE, signature, certificate)
     if end := parts.enrolled.end(payload, predicate.results_digest):
         files[hardware.END] = canonical.dump_model(end)
-    write(files, out)
+    write(files, unsigned(out))
+    measurement = eventlog.measurement(parts.booted.registers)
+    identity = lab.identity(measurement, parts.enrolled.image)
+    signed = lab.conclude(parts.enrolled.key.public_key(), identity, payload, statement.PAYLOAD_TYPE, signature)
+    complete(out, signed)
 
 
-def bundle_files(parts: Parts, lab: Notary, salt_key: bytes) -> dict[str, bytes]:
+def unsigned(out: Path) -> Path:
+    """Where a bundle waits for its signature that is to lie at `out`."""
+    return out.with_name(out.name + ".incomplete") / "unsigned"
+
+
+def complete(out: Path, signed: bytes) -> None:
+    """Put the lab's answer, a Sigstore bundle, to the rest of the bundle, which then bears its name `out`."""
+    folder = unsigned(out)
+    write_file(folder / verify.SIGNATURE, signed)
+    folder.rename(out)
+
+
+def bundle_files(parts: Parts, lab: Notary) -> dict[str, bytes]:
     """Every file that the manifest names, by name."""
     start = parts.enrolled.start
     return {
         **({hardware.START: canonical.dump_model(start)} if start else {}),
-        verify.DISCLOSURE: canonical.dump_model(Disclosure(salt_key=salt_key.hex())),
+        verify.DISCLOSURE: canonical.dump_model(Disclosure(salt_key=parts.enrolled.salt_key.hex())),
         verify.ENGINE: parts.record_bytes,
         verify.INTENT: canonical.dump_model(parts.enrolled.receipt),
         verify.JOB: job.dump(parts.job),
@@ -100,7 +117,7 @@ def bundle_files(parts: Parts, lab: Notary, salt_key: bytes) -> dict[str, bytes]
     }
 
 
-def build_manifest(parts: Parts, files: dict[str, bytes], salt_key: bytes) -> ExecutionManifest:
+def build_manifest(parts: Parts, files: dict[str, bytes]) -> ExecutionManifest:
     """The execution manifest: a pure function of what the run left."""
     booted, results, intent = parts.booted, parts.results, parts.enrolled.receipt.intent
     return ExecutionManifest(
@@ -143,7 +160,7 @@ def build_manifest(parts: Parts, files: dict[str, bytes], salt_key: bytes) -> Ex
         claims=results.claims,
         results_digest=digest_of(files[verify.RESULTS]),
         transcript=manifest.TranscriptSection(
-            root=parts.writer.root(salt_key),
+            root=parts.writer.root(parts.enrolled.salt_key),
             samples=len(parts.writer.samples),
             head=parts.writer.head,
         ),

@@ -1,4 +1,5 @@
-"""Commands of a TPM 2.0 that evidence needs beyond those of a measured boot: endorsement keys, credentials, counters.
+"""Commands of a TPM 2.0 that evidence needs beyond those of a measured boot: endorsement keys, credentials, counters;
+and keys that sign for a lab.
 
 Built on the client in `appliance.enclave.tpm_device`: the same devices, the same errors. Every hierarchy, key and index
 is used with the empty password, as a machine without an owner has it; an endorsement key of the older templates is used
@@ -20,9 +21,10 @@ from attest.tpm import layout
 from attest.tpm.evidence import Signed
 from attest.tpm.layout import HASH_IDS, NULL, SIZES, Hash
 
-OWNER, UNLOCKED = 0x40000001, 0x40000007
+OWNER, UNLOCKED, OWN_PASSWORD = 0x40000001, 0x40000007, 0x40000009
 CREATE_PRIMARY, QUOTE, FLUSH, PCR_READ, GET_CAPABILITY = 0x131, 0x158, 0x165, 0x17E, 0x17A
 READ_PUBLIC = 0x173
+CREATE, LOAD, SIGN = 0x153, 0x157, 0x15D
 START_SESSION, POLICY_SECRET, ACTIVATE_CREDENTIAL = 0x176, 0x151, 0x147
 NV_DEFINE, NV_INCREMENT, NV_READ, NV_READ_PUBLIC, NV_CERTIFY = 0x12A, 0x134, 0x14E, 0x169, 0x184
 POLICY_SESSION, PCRS = 0x01, 0x05
@@ -30,6 +32,10 @@ BLOCK_BYTES: Final = 512
 """Read of an index at once: less than any TPM allows."""
 SIGNING: Final = 0x00050072
 """Restricted, signs, made in this TPM and fixed to it, used with its password."""
+FREE_SIGNING: Final = 0x00040472
+"""Signs any digest, made in this TPM and fixed to it, used with its password, without lockout."""
+HASHCHECK: Final = struct.pack(">HIH", 0x8024, UNLOCKED, 0)
+"""The ticket of a digest that was made outside the TPM."""
 COUNTER: Final = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 17 | 1 << 18 | 1 << 25
 """A counter that its owner and its password may raise and read, without lockout (TPMA_NV)."""
 
@@ -101,13 +107,56 @@ SIGNERS: Final = {
 """Attestation keys, by name: TPMT_PUBLIC without the key."""
 
 
-def create_primary(tpm: Tpm, template: bytes) -> Object:
-    """The primary key of the endorsement hierarchy that `template` (TPMT_PUBLIC) describes."""
+STORAGE: Final = (
+    struct.pack(">HHI", 0x0023, 0x000B, 0x00030472) + sized(b"") + _AES_128 + struct.pack(">HHH", NULL, 3, NULL)
+    + sized(bytes(32)) + sized(bytes(32))
+)  # fmt: skip
+"""The storage key that TCG's guidance prescribes: P-256, AES-128 CFB."""
+SIGNER: Final = (
+    struct.pack(">HHI", 0x0023, 0x000B, FREE_SIGNING) + sized(b"")
+    + struct.pack(">HHHHH", NULL, 0x0018, 0x000B, 3, NULL) + sized(b"") + sized(b"")
+)  # fmt: skip
+"""A key that signs: P-256, ECDSA with SHA-256."""
+
+
+def create_primary(tpm: Tpm, template: bytes, hierarchy: int = ENDORSEMENT) -> Object:
+    """The primary key of a hierarchy that `template` (TPMT_PUBLIC) describes."""
     parameters = sized(sized(b"") + sized(b"")) + sized(template) + sized(b"") + struct.pack(">I", 0)
-    answer = Answer(tpm.command(CREATE_PRIMARY, struct.pack(">I", ENDORSEMENT), PASSWORD, parameters))
+    answer = Answer(tpm.command(CREATE_PRIMARY, struct.pack(">I", hierarchy), PASSWORD, parameters))
     (handle,) = answer.numbers("I")
     answer.take(4)
     return Object(handle, answer.sized())
+
+
+def create_signer(tpm: Tpm, parent: Object, secret: bytes) -> tuple[bytes, bytes]:
+    """A new `SIGNER` under the storage key `parent`, used with `secret`: TPMT_PUBLIC, contents of TPM2B_PRIVATE."""
+    sensitive = sized(sized(secret) + sized(b""))
+    parameters = sensitive + sized(SIGNER) + sized(b"") + struct.pack(">I", 0)
+    answer = Answer(tpm.command(CREATE, struct.pack(">I", parent.handle), PASSWORD, parameters))
+    answer.take(4)
+    private = answer.sized()
+    return answer.sized(), private
+
+
+def load(tpm: Tpm, parent: Object, public: bytes, private: bytes) -> int:
+    """The handle of a key that `create_signer` made in this TPM."""
+    parameters = sized(private) + sized(public)
+    (handle,) = Answer(tpm.command(LOAD, struct.pack(">I", parent.handle), PASSWORD, parameters)).numbers("I")
+    return handle
+
+
+def sign(tpm: Tpm, handle: int, secret: bytes, digest: bytes) -> tuple[int, int]:
+    """r and s of the signature over 32 bytes by a key that `secret` is needed for."""
+    session = struct.pack(">IHBH", OWN_PASSWORD, 0, 0, len(secret)) + secret
+    parameters = sized(digest) + _NONE + HASHCHECK
+    area = struct.pack(">I", len(session)) + session
+    answer = Answer(tpm.command(SIGN, struct.pack(">I", handle), area, parameters))
+    body = Answer(answer.take(*answer.numbers("I")))
+    if body.numbers("HH") != (0x0018, HASH_IDS["sha256"]):
+        raise MalformedInput("TPM signature", "expected ECDSA with SHA-256, found another algorithm")
+    r, s = body.sized(), body.sized()
+    body.end()
+    return int.from_bytes(r, "big"), int.from_bytes(s, "big")
 
 
 def flush(tpm: Tpm, handle: int) -> None:

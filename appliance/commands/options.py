@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from appliance import resources
-from attest.errors import EnvironmentProblem
 from attest.manifest import Wall
 
 PASSPHRASE_VARIABLE = "VITRINE_PASSPHRASE_FILE"  # noqa: S105 - its name, not its value
@@ -31,16 +30,6 @@ PassphraseOption = Annotated[
 def default_job() -> Path:
     """The embedded demo."""
     return resources.demo() / "job.yaml"
-
-
-def passphrase(path: Path | None) -> str | None:
-    """The passphrase in the file `path`. Raises `EnvironmentProblem` where others may read it."""
-    if path is None:
-        return None
-    status = path.stat()
-    if status.st_mode & 0o077:
-        raise EnvironmentProblem(f"{path} can be read by others: chmod 600 {path}")
-    return path.read_text(encoding="utf-8").rstrip("\n")
 
 
 def now() -> datetime:

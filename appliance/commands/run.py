@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,17 +24,22 @@ from appliance.commands.options import (
     check_wall,
     default_job,
     now,
-    passphrase,
 )
 from appliance.enclave import built, measured, rootfs
 from appliance.enclave import wall as walls
 from appliance.enclave.container import Runtime
 from appliance.image.measure import REFERENCE
+from appliance.notary import keys
 from appliance.notary import lab as labs
+from appliance.notary.protocol import Notary
 from appliance.progress import Reporter
 from appliance.seal.requirement import Requirement
-from attest import console
+from attest import console, lockfile
 from attest.errors import EnvironmentProblem
+from attest.files import read_file
+
+if TYPE_CHECKING:
+    from appliance.notary.appraisal import Judge
 
 DEFAULT_LAB = Path("lab")
 
@@ -71,14 +76,36 @@ class Asked:
     """Sign what there is when the run ends early."""
     require_seal: Requirement
     """What is asked of the workers' seals."""
+    appraise: Path | None
+    """The policy that has to accept the run before it is registered and certified."""
+    capsule: Path | None
+    """Collateral for it."""
 
     def open_lab(self) -> labs.Lab:
         """The lab, which is made where there is none."""
-        secret = passphrase(self.passphrase_file)
+        secret = keys.read_passphrase(self.passphrase_file)
         if not self.lab.exists():
             labs.create(self.lab, passphrase=secret, now=now)
             console.ERR.print(f"created a lab in {self.lab}")
         return labs.open_lab(self.lab, secret, now=now)
+
+    def judge(self, lab: labs.Lab) -> Judge | None:
+        """Who appraises the run, where a policy was given."""
+        if self.appraise is None:
+            return None
+        from appliance.notary import appraisal  # brings the checks of all hardware with it
+
+        return appraisal.by_files(lab, self.appraise, self.capsule, now)
+
+    def notary(self, lab: labs.Lab) -> Notary:
+        """The lab as a run in this process asks it: itself, or what appraises the run first."""
+        judge = self.judge(lab)
+        if judge is None:
+            return lab
+        from appliance.notary import appraisal
+
+        lock = None if self.lock is None else read_file(self.lock, lockfile.MAX_BYTES)
+        return appraisal.in_process(lab, jobs.load(self.job).job, lock, judge)
 
 
 @dataclass(frozen=True)
@@ -136,6 +163,11 @@ def run(
     key_certificate: Annotated[
         Path | None, typer.Option(help="Of the TPM's attestation key, see `appliance tpm vouch`.")
     ] = None,
+    appraise: Annotated[
+        Path | None,
+        typer.Option(metavar="POLICY", help="Register and certify the run only when this policy accepts it."),
+    ] = None,
+    capsule: Annotated[Path | None, typer.Option(help="With --appraise, collateral: see `attest capsule`.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a job in sealed workers, offline, and leave a signed bundle. `appliance doctor` says what this host can do.
@@ -149,7 +181,11 @@ def run(
         appliance run --wall container --image build/image/cpu
 
         appliance run --wall vm --image build/vm
+
+        appliance run --wall vm --appraise lab.toml --capsule collateral.capsule
     """
+    if capsule is not None and appraise is None:
+        raise typer.BadParameter("expected it beside --appraise", param_hint="--capsule")
     check_wall(wall, engine=engine, image=image, runtime=runtime, tpm=tpm_state, attester=attester)
     hardware = Hardware(attester or "", vcek, td_quote, key_certificate)
     path = job or default_job()
@@ -157,7 +193,9 @@ def run(
         lock = job.with_suffix(".lock")
     loaded = jobs.load(path)
     out = out or running.default_out(loaded.job.name)
-    asked = Asked(path, lab, passphrase_file, lock, out, tuple(data or ()), sign_incomplete, require_seal)
+    asked = Asked(
+        path, lab, passphrase_file, lock, out, tuple(data or ()), sign_incomplete, require_seal, appraise, capsule
+    )
     match wall:
         case "process":
             outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile), hardware)
@@ -176,7 +214,7 @@ def run(
 def _in_front(asked: Asked, engine: Path, hardware: Hardware) -> running.Outcome:
     request = running.Request(
         job=asked.job,
-        lab=asked.open_lab(),
+        lab=asked.notary(asked.open_lab()),
         engine=engine,
         out=asked.out,
         lock=asked.lock,
@@ -189,9 +227,10 @@ def _in_front(asked: Asked, engine: Path, hardware: Hardware) -> running.Outcome
 
 
 def _in_container(asked: Asked, image: rootfs.Image, engine: Path | None, runtime: Runtime | None) -> running.Outcome:
+    lab = asked.open_lab()
     request = walls.Request(
         job=asked.job,
-        lab=asked.open_lab(),
+        lab=lab,
         out=asked.out,
         image=image,
         engine=engine,
@@ -200,15 +239,17 @@ def _in_container(asked: Asked, image: rootfs.Image, engine: Path | None, runtim
         sign_incomplete=asked.sign_incomplete,
         require_seal=asked.require_seal,
         runtime=runtime,
+        judge=asked.judge(lab),
     )
     with Reporter() as progress:
         return walls.run(request, progress)
 
 
 def _in_machine(asked: Asked, image: Path, tpm_state: Path | None) -> running.Outcome:
+    lab = asked.open_lab()
     request = measured.Request(
         job=asked.job,
-        lab=asked.open_lab(),
+        lab=lab,
         out=asked.out,
         image=image,
         lock=asked.lock,
@@ -216,6 +257,7 @@ def _in_machine(asked: Asked, image: Path, tpm_state: Path | None) -> running.Ou
         sign_incomplete=asked.sign_incomplete,
         require_seal=asked.require_seal,
         tpm_state=tpm_state,
+        judge=asked.judge(lab),
     )
     with Reporter() as progress:
         return measured.run(request, progress)

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appliance import produce
 from appliance.enclave import container, delivery, inputs, vm
@@ -33,6 +34,9 @@ from attest import canonical, eventlog, evidence, job, machine, reference, verif
 from attest.errors import EnvironmentProblem, VerificationError
 from attest.reference import ReferenceValues
 from attest.results import Results
+
+if TYPE_CHECKING:
+    from appliance.notary.appraisal import Judge  # brings the checks of all hardware with it
 
 START_ALLOWANCE_S = 3600.0
 """For everything before and after the samples."""
@@ -63,6 +67,8 @@ class Request:
     """What the user asks of the workers' seals, which the image's kernel decides."""
     tpm_state: Path | None = None
     """The folder of a TPM that counts the runs of several machines; None for a new TPM."""
+    judge: Judge | None = None
+    """Who appraises the run, too, before it is registered, and before it is certified; None: nobody else."""
 
 
 def run(request: Request, progress: Progress) -> Outcome:
@@ -90,7 +96,7 @@ def run(request: Request, progress: Progress) -> Outcome:
             host.hello(HELLO_TIMEOUT_S)
             inbox = delivery.Inbox()
             limit = found.loaded.job.limits.wall_time_s + START_ALLOWANCE_S
-            desk = _desk(request, found, lambda asked: appraise(asked, challenge, values, before))
+            desk = _desk(request, found, challenge, lambda asked: appraise(asked, challenge, values, before))
             try:
                 start = _start(request, found, challenge)
                 done = host.attend(start, desk, progress, timeout_s=limit, pieces=inbox)
@@ -161,8 +167,15 @@ def _start(request: Request, found: inputs.Inputs, challenge: str) -> Start:
     )
 
 
-def _desk(request: Request, found: inputs.Inputs, appraise: Callable[[Register], None]) -> Desk:
+def _desk(request: Request, found: inputs.Inputs, challenge: str, appraise: Callable[[Register], None]) -> Desk:
     the_job = found.loaded.job
+    appraiser = request.judge(challenge, "vm") if request.judge else None
+
+    def both(asked: Register) -> None:
+        appraise(asked)
+        if appraiser is not None:
+            appraiser.first(asked)
+
     return Desk(
         request.lab,
         Expected(
@@ -171,6 +184,7 @@ def _desk(request: Request, found: inputs.Inputs, appraise: Callable[[Register],
             wall="vm",
             lock_digest=found.lock_digest,
             measurement=found.measurement,
-            appraise=appraise,
+            appraise=both,
+            accept=appraiser.end if appraiser else None,
         ),
     )

@@ -175,6 +175,11 @@ def open_device() -> Tpm:
     raise EnvironmentProblem(f"this machine has no TPM: neither of {', '.join(DEVICES)} is there")
 
 
+def open_path(path: Path) -> Tpm:
+    """The TPM that the device at `path` is. Raises `OSError`."""
+    return Tpm(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
+
 def open_socket(path: Path) -> Tpm:
     """A software TPM that serves commands at the Unix socket `path` (`swtpm socket --server type=unixio,path=...`)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

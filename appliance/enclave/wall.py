@@ -27,6 +27,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -46,6 +47,9 @@ from attest.errors import EnvironmentProblem, MalformedInput
 from attest.manifest import ContainerSection
 from attest.results import Results
 from attest.sealplan import SEALED_ID
+
+if TYPE_CHECKING:
+    from appliance.notary.appraisal import Judge  # brings the checks of all hardware with it
 
 LOG = structlog.get_logger()
 START_ALLOWANCE_S = 3600.0
@@ -85,6 +89,8 @@ class Request(Contained):
     """Sign what there is when the run ends early."""
     require_seal: Requirement = "any"
     """What the user asks of the workers' seals, which are as complete inside as in front of the wall."""
+    judge: Judge | None = None
+    """Who appraises the run before it is registered, and before it is certified; None: nobody."""
 
 
 def run(request: Request, progress: Progress) -> Outcome:
@@ -194,6 +200,7 @@ def _serve(
     progress: Progress,
 ) -> Outcome:
     the_job, section = found.loaded.job, _section(plan)
+    appraiser = request.judge(request.lab.challenge(), "container") if request.judge else None
     desk = Desk(
         request.lab,
         Expected(
@@ -203,6 +210,8 @@ def _serve(
             lock_digest=found.lock_digest,
             measurement=found.measurement,
             container=section,
+            appraise=appraiser.first if appraiser else None,
+            accept=appraiser.end if appraiser else None,
         ),
     )
     start = _start(found, plan).model_copy(

@@ -2,8 +2,8 @@
 
 Whoever asks may be anybody: the other side of a wall is code that ran next to a model. So a desk is opened for one job
 (and one lock, where a lockfile was given), takes nothing that is not about these, certifies one key, and has one
-statement logged, which has to be about the run that it registered. The lab's log is written by two calls of the lab
-alone, `register` and `assemble`, after all checks of a question; a peer that leaves or lies in between leaves whole
+statement logged, which has to be about the run that it registered. The lab's logs are written by two calls of the lab
+alone, `enrol` and `conclude`, after all checks of a question; a peer that leaves or lies in between leaves whole
 entries or none. The first question that is refused closes the desk. What is delivered in the end has to be the bundle
 that was assembled here, and the files that its statement names.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -21,20 +22,16 @@ from appliance.notary.protocol import (
     MAX_QUESTION_BYTES,
     ORDER,
     QUESTIONS,
-    Assemble,
-    Assembled,
-    Certificate,
-    Certify,
+    Conclude,
+    Concluded,
     Notary,
     Register,
-    Salt,
-    SaltKey,
+    Registered,
 )
-from attest import canonical, eventlog, evidence, statement, verify
+from attest import canonical, dsse, eventlog, evidence, statement, verify
 from attest.canonical import Model
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
-from attest.evidence import Evidence
 from attest.log import LogReceipt
 from attest.manifest import ContainerSection, ExecutionManifest, Wall
 
@@ -59,6 +56,9 @@ class Expected:
     """What the manifest has to say about the container."""
     appraise: Callable[[Register], None] | None = None
     """Appraises what the run shows of itself, and raises: it is registered only if this returns. None: no evidence."""
+    accept: Callable[[ExecutionManifest, Register], None] | None = None
+    """Judges what the run wants to have signed, knowing what it showed, and raises: its key is certified only if this
+    returns."""
 
 
 class Desk:
@@ -71,8 +71,7 @@ class Desk:
         self._receipt: LogReceipt | None = None
         self._measurement = ""
         self._identity = ""
-        self._certificate = b""
-        self._evidence: Evidence | None = None
+        self._registered: Register | None = None
         self._manifest: ExecutionManifest | None = None
         self._bundle = b""
 
@@ -114,17 +113,12 @@ class Desk:
         match question:
             case Register():
                 return self._register(question)
-            case SaltKey():
-                _equal("job", self._expected.job_digest, question.job_digest)
-                return Salt(salt_key=self._notary.salt_key(question.job_digest).hex())
-            case Certify():
-                return self._certify(question)
-            case Assemble():
-                return self._assemble(question)
+            case Conclude():
+                return self._conclude(question)
             case _:
                 raise RuntimeError(f"expected a question, found {type(question).__name__}")
 
-    def _register(self, question: Register) -> LogReceipt:
+    def _register(self, question: Register) -> Registered:
         intent, expected = question.intent, self._expected
         _equal("job", expected.job_digest, intent.job_digest)
         _equal("nonce", expected.nonce, intent.nonce)
@@ -134,53 +128,73 @@ class Desk:
             expected.appraise(question)
         elif question.enrolment.evidence is not None:
             raise _refused("evidence", "no evidence of hardware", question.enrolment.evidence.platforms)
-        self._evidence = shown = question.enrolment.evidence
+        shown = question.enrolment.evidence
         _equal("counter", evidence.counter(shown) if shown else None, intent.counter)
-        self._measurement = eventlog.measurement(eventlog.parse(question.enrolment.log).registers)
+        self._note(question)
         if expected.measurement is not None:
             _equal("measurement", expected.measurement, self._measurement)
-        self._identity = self._notary.identity(self._measurement, evidence.image(shown) if shown else None)
-        self._receipt = self._notary.register(intent.model_dump(mode="json"), question.enrolment)
-        return self._receipt
+        registered = self._notary.enrol(intent.model_dump(mode="json"), question.enrolment)
+        self._receipt = registered.receipt
+        return registered
 
-    def _certify(self, question: Certify) -> Certificate:
+    def resume(self, question: Register, receipt: LogReceipt) -> None:
+        """Go on after the first question, which another desk of this lab answered with `receipt`."""
+        self._note(question)
+        self._receipt, self._asked = receipt, 1
+
+    def _note(self, question: Register) -> None:
+        shown = question.enrolment.evidence
+        self._registered = question
+        self._measurement = eventlog.measurement(eventlog.parse(question.enrolment.log).registers)
+        self._identity = self._notary.identity(self._measurement, evidence.image(shown) if shown else None)
+
+    def _conclude(self, question: Conclude) -> Concluded:
         _equal("identity", self._identity, question.identity)
-        try:
-            key = load_der_public_key(question.public_key)
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise MalformedInput("public key", f"expected a P-256 key, DER: {str(error)[:200]}") from None
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise MalformedInput("public key", f"expected a P-256 key, found {type(key).__name__}")
+        key = _load_key(question.public_key)
         registered = self._receipt.intent.key_digest if self._receipt else None
         _equal("key", registered, digest_of(question.public_key))
-        self._certificate = self._notary.certify(key, question.identity)
-        return Certificate(certificate=self._certificate)
-
-    def _assemble(self, question: Assemble) -> Assembled:
         _equal("payload-type", statement.PAYLOAD_TYPE, question.payload_type)
-        if question.certificate != self._certificate:
-            raise _refused("certificate", "the certificate that this run was given", "another")
         manifest = self._check_statement(question.payload)
-        data = self._notary.assemble(question.payload, question.payload_type, question.signature, question.certificate)
+        try:
+            signed = dsse.pae(question.payload_type, question.payload)
+            key.verify(question.signature, signed, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            raise _refused("signature", "the registered key's, of this statement", "another") from None
+        data = self._notary.conclude(
+            key, question.identity, question.payload, question.payload_type, question.signature
+        )
         self._manifest, self._bundle = manifest, data
-        return Assembled(bundle=data)
+        return Concluded(bundle=data)
 
     def _check_statement(self, payload: bytes) -> ExecutionManifest:
         """The manifest in a statement, which has to be about the run that was registered here."""
-        if self._receipt is None:
+        if self._receipt is None or self._registered is None:
             raise RuntimeError("expected a receipt before a statement")
         manifest, intent = statement.read(payload).predicate, self._receipt.intent
+        shown = self._registered.enrolment.evidence
         _equal("job", intent.job_digest, manifest.job.digest)
         _equal("attempt", intent.attempt, manifest.job.attempt)
         _equal("index", self._receipt.log_index, manifest.job.intent_index)
         _equal("lock", intent.lock_digest, manifest.lock.digest)
         _equal("wall", self._expected.wall, manifest.wall)
         _equal("container", self._expected.container, manifest.container)
-        _equal("evidence", self._evidence.platforms if self._evidence else (), manifest.evidence)
+        _equal("evidence", shown.platforms if shown else (), manifest.evidence)
         _equal("registers", self._measurement, eventlog.measurement(manifest.boot.registers))
         if (manifest.lock.origin == "given") != (self._expected.lock_digest is not None):
             raise _refused("lock-origin", "what this side did about a lockfile", manifest.lock.origin)
+        if self._expected.accept is not None:
+            self._expected.accept(manifest, self._registered)
         return manifest
+
+
+def _load_key(spki: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        key = load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise MalformedInput("public key", f"expected a P-256 key, DER: {str(error)[:200]}") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise MalformedInput("public key", f"expected a P-256 key, found {type(key).__name__}")
+    return key
 
 
 def _equal(code: str, expected: object, found: object) -> None:

@@ -1,4 +1,6 @@
-"""The lab's private keys at rest: P-256, PKCS#8, encrypted under the lab's passphrase, in a directory of their owner's.
+"""The lab's private keys at rest: P-256, in files, PKCS#8, encrypted under the lab's passphrase.
+
+Other stores (`stores.py`) keep the signing keys in a device, which never hands them out.
 
 The passphrase is stretched once per lab with scrypt (parameters in `kdf.json`, beside the keys); its output, in
 hexadecimal, is the password of every PKCS#8 file. A directory that others can enter, or a key file that others can
@@ -14,7 +16,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -48,15 +50,27 @@ class Kdf(Model):
     """Parallelism."""
 
 
-class KeyStore:
-    """The key files of one lab, opened with its passphrase."""
+class KeyStore(Protocol):
+    """Keeps private keys by their names. What it hands out signs; only a file's key can also be looked into."""
+
+    def generate(self, name: str) -> ec.EllipticCurvePrivateKey:
+        """A new P-256 key, stored as `name`. Raises `FileExistsError`, `EnvironmentProblem`."""
+        ...
+
+    def load(self, name: str) -> ec.EllipticCurvePrivateKey:
+        """The key stored as `name`. Raises `EnvironmentProblem`, `MalformedInput`."""
+        ...
+
+
+class FileKeys:
+    """The key files of one lab, opened with its passphrase: a `KeyStore`."""
 
     def __init__(self, directory: Path, password: bytes) -> None:
         self._directory = directory
         self._password = password
 
     @classmethod
-    def create(cls, directory: Path, passphrase: str) -> KeyStore:
+    def create(cls, directory: Path, passphrase: str) -> FileKeys:
         """A new, empty store in `directory`, which must not exist. Raises `EnvironmentProblem`, `OSError`."""
         _require_passphrase(passphrase)
         directory.mkdir(mode=0o700)
@@ -66,7 +80,7 @@ class KeyStore:
         return cls(directory, _stretch(passphrase, kdf))
 
     @classmethod
-    def open(cls, directory: Path, passphrase: str) -> KeyStore:
+    def open(cls, directory: Path, passphrase: str) -> FileKeys:
         """The store in `directory`. Raises `EnvironmentProblem` for modes too open, `MalformedInput` for `kdf.json`."""
         _require_passphrase(passphrase)
         check_private(directory, 0o700)
@@ -97,6 +111,10 @@ class KeyStore:
             raise EnvironmentProblem(f"expected a P-256 key in {path}, found {type(key).__name__}: restore the file")
         return key
 
+    def secret(self, label: bytes) -> bytes:
+        """32 secret bytes that follow from the passphrase, for use with `label` alone."""
+        return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=label).derive(self._password)
+
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.pem"
 
@@ -104,6 +122,15 @@ class KeyStore:
 def new_passphrase() -> str:
     """A random passphrase of 256 bits, as text."""
     return secrets.token_urlsafe(PASSPHRASE_BYTES)
+
+
+def read_passphrase(path: Path | None) -> str | None:
+    """The passphrase in the file at `path`, without the end of its line. Raises `EnvironmentProblem`, `OSError`."""
+    if path is None:
+        return None
+    if path.stat().st_mode & 0o077:
+        raise EnvironmentProblem(f"{path} can be read by others: chmod 600 {path}")
+    return path.read_text(encoding="utf-8").rstrip("\n")
 
 
 def check_private(path: Path, mode: int) -> None:

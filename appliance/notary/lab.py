@@ -1,7 +1,8 @@
 """A lab on disk: certificate authority, certificate log, transparency log and timestamp authority in one directory.
 
     lab.json                      name and date
-    keys/                         private keys, encrypted (see `keys.py`); `root.pem` and `tsa-root.pem` can move away
+    keys/                         private keys, encrypted (`keys.py`), or what names those in a device (`stores.py`);
+                                  those of `root` and `tsa-root` can move away
     passphrase                    only in a lab that was made without one
     certificates/                 ca.pem, tsa.pem: chains, the signer first
     log/  ct/                     the two logs (see `tiles.py`)
@@ -25,14 +26,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
-from appliance.notary import trustroot
+from appliance.notary import stores, trustroot
 from appliance.notary.ca import CertificateAuthority, make_authority, make_timestamper, spki
 from appliance.notary.ctlog import CertificateLog
 from appliance.notary.files import make_directories, read_bounded, sync_directory, write_file
-from appliance.notary.keys import KeyStore, check_private, derive, new_passphrase
-from appliance.notary.protocol import Enrolment
+from appliance.notary.keys import FileKeys, check_private, derive, new_passphrase
+from appliance.notary.protocol import Enrolment, Registered
 from appliance.notary.tlog import Clock, TransparencyLog
 from appliance.notary.tsa import TimestampAuthority
 from attest import bundle, canonical, dsse
@@ -55,6 +56,8 @@ class LabFile(Model):
     """Format and version."""
     name: str
     """The lab's name, a DNS name."""
+    keys: str | None = Field(default=None, min_length=1, max_length=1000)
+    """Where its signing keys are, as `stores.choose` takes it; in files when absent."""
     created: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
     """When it was made, RFC 3339, UTC."""
 
@@ -126,11 +129,25 @@ class Lab:
         """32 random bytes, hexadecimal, new ones each time."""
         return secrets.token_hex(32)
 
-    def register(self, intent: Mapping[str, JSON], enrolment: Enrolment | None = None) -> LogReceipt:  # noqa: ARG002
+    def enrol(self, intent: Mapping[str, JSON], enrolment: Enrolment) -> Registered:  # noqa: ARG002
+        """`register` the intent of a run, and the salts of its job. Raises `MalformedInput`.
+
+        Whoever calls this has appraised the run's `enrolment`: a run in this process shows nothing that the process
+        does not know.
+        """
+        receipt = self.register(intent)
+        return Registered(receipt=receipt, salt_key=self.salt_key(receipt.intent.job_digest).hex())
+
+    def conclude(
+        self, public_key: ec.EllipticCurvePublicKey, identity: str, payload: bytes, payload_type: str, signature: bytes
+    ) -> bytes:
+        """`certify` the key, then `assemble` what it signed. Raises `VerificationError`, `MalformedInput`."""
+        return self.assemble(payload, payload_type, signature, self.certify(public_key, identity))
+
+    def register(self, intent: Mapping[str, JSON]) -> LogReceipt:
         """Log the intent of a run before it starts: job, lock and key by digest, and `nonce` where there is one.
 
-        The receipt's body has the attempt's number and the time. Whoever calls this has appraised the run's
-        `enrolment`: a run in this process shows nothing that the process does not know. Raises `MalformedInput`.
+        The receipt's body has the attempt's number and the time. Raises `MalformedInput`.
         """
         return self.log.register(intent, self._now)
 
@@ -176,8 +193,12 @@ class Lab:
         return certificate
 
 
-def create(path: Path, name: str = DEFAULT_NAME, *, passphrase: str | None = None, now: Clock) -> Lab:
+def create(
+    path: Path, name: str = DEFAULT_NAME, *, passphrase: str | None = None, keys: str | None = None, now: Clock
+) -> Lab:
     """A new lab in `path`, which must not exist. It appears there whole, or not at all.
+
+    `keys` says where its signing keys are made and stay, as `stores.choose` takes it; in files without it.
 
     Without a passphrase a random one is put into the file `passphrase` beside the keys: that protects copies of the
     keys alone, not the directory. Raises `MalformedInput` for a bad name, `EnvironmentProblem`, `OSError`.
@@ -190,7 +211,7 @@ def create(path: Path, name: str = DEFAULT_NAME, *, passphrase: str | None = Non
     building = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     building.mkdir(mode=0o700)
     try:
-        _write(building, name, passphrase, now())
+        _write(building, name, passphrase, keys, now())
         building.rename(path)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
@@ -216,12 +237,14 @@ def open_lab(path: Path, passphrase: str | None = None, *, now: Clock) -> Lab:
             raise EnvironmentProblem(f"the lab in {path} was made with a passphrase: give it (--passphrase-file)")
         check_private(stored, 0o600)
         passphrase = _read(stored).decode("utf-8", "replace").strip()
-    store = KeyStore.open(path / "keys", passphrase)
+    files = FileKeys.open(path / "keys", passphrase)
     about = canonical.parse(LabFile, _read(path / "lab.json"), "lab.json")
     name = about.name
     if not is_lab_name(name):
         raise MalformedInput("lab.json", f"expected a lab's name, found {name[:200]!r}")
-    ca, tsa, log, ct, salt = (store.load(key) for key in ("ca", "tsa", "log", "ct", "salt"))
+    salt = files.load("salt")
+    store = stores.choose(about.keys, path / "keys", files)
+    ca, tsa, log, ct = (store.load(key) for key in ("ca", "tsa", "log", "ct"))
     lab = Lab(
         path,
         name,
@@ -240,13 +263,14 @@ def open_lab(path: Path, passphrase: str | None = None, *, now: Clock) -> Lab:
     return lab
 
 
-def _write(path: Path, name: str, passphrase: str | None, moment: datetime) -> None:
+def _write(path: Path, name: str, passphrase: str | None, keys: str | None, moment: datetime) -> None:
     if passphrase is None:
         passphrase = new_passphrase()
         write_file(path / "passphrase", passphrase.encode() + b"\n", mode=0o600)
-    store = KeyStore.create(path / "keys", passphrase)
+    files = FileKeys.create(path / "keys", passphrase)
+    store = stores.choose(keys, path / "keys", files)
     created = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-    write_file(path / "lab.json", canonical.dump_model(LabFile(name=name, created=created)))
+    write_file(path / "lab.json", canonical.dump_model(LabFile(name=name, keys=keys, created=created)))
 
     root = make_authority(name, "Root Authority", store.generate("root"), moment, path=1)
     purpose = ExtendedKeyUsageOID.CODE_SIGNING
@@ -263,7 +287,7 @@ def _write(path: Path, name: str, passphrase: str | None, moment: datetime) -> N
         pem = b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in chain)
         write_file(path / "certificates" / file, pem)
 
-    store.generate("salt")
+    files.generate("salt")
     log_key, ct_key = store.generate("log"), store.generate("ct")
     TransparencyLog.create(path / "log", f"log.{name}", log_key)
     CertificateLog.create(path / "ct", f"ct.{name}", ct_key)

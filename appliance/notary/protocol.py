@@ -1,4 +1,4 @@
-"""What a run asks of its notary, and the form of these questions on a channel.
+"""What a run asks of its notary: two questions, one before its first sample and one after its last.
 
 `Lab` answers them in the process that has the lab's folder. Behind a wall that process is on the other side: there
 `RemoteNotary` asks (`remote.py`), and `Desk` answers (`desk.py`). The signing key never crosses; its public half does.
@@ -23,9 +23,9 @@ from attest.evidence import Evidence
 from attest.log import LogReceipt
 
 Nonce = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){8,64}$")]
-Call = Literal["register", "salt-key", "certify", "assemble"]
-ORDER: tuple[Call, ...] = ("register", "salt-key", "certify", "assemble")
-MAX_QUESTION_BYTES: dict[Call, int] = {"register": 7 << 20, "salt-key": 4096, "certify": 4096, "assemble": 7 << 20}
+Call = Literal["register", "conclude"]
+ORDER: tuple[Call, ...] = ("register", "conclude")
+MAX_QUESTION_BYTES: dict[Call, int] = {"register": 7 << 20, "conclude": 7 << 20}
 """How long each question may be, in bytes of its JSON text."""
 
 
@@ -41,24 +41,19 @@ class Notary(Protocol):
         """32 random bytes for the evidence of one run, hexadecimal: what bears them was made after they were."""
         ...
 
-    def register(self, intent: Mapping[str, JSON], enrolment: Enrolment) -> LogReceipt:
+    def enrol(self, intent: Mapping[str, JSON], enrolment: Enrolment) -> Registered:
         """Log the intent of a run: `job_digest`, `lock_digest`, `key_digest`, and `nonce` (text, or None)."""
-        ...
-
-    def salt_key(self, job_digest: str) -> bytes:
-        """The 32 bytes that blind the job's samples."""
         ...
 
     def identity(self, measurement: str, image: str | None = None) -> str:
         """The identity of an appliance by its measurement, 64 to 128 hexadecimal digits, and its machine's image."""
         ...
 
-    def certify(self, public_key: ec.EllipticCurvePublicKey, identity: str) -> bytes:
-        """A short-lived certificate (DER) of a P-256 key."""
-        ...
-
-    def assemble(self, payload: bytes, payload_type: str, signature: bytes, certificate_der: bytes) -> bytes:
-        """The Sigstore bundle (JSON) of a signed payload, logged and time-stamped."""
+    def conclude(
+        self, public_key: ec.EllipticCurvePublicKey, identity: str, payload: bytes, payload_type: str, signature: bytes
+    ) -> bytes:
+        """The Sigstore bundle (JSON) of a payload: its P-256 key certified for a short time, the signature logged and
+        time-stamped."""
         ...
 
 
@@ -87,7 +82,7 @@ class Enrolment(Model):
 
 
 class Register(Model):
-    """Log the intent of this run. The answer is the log's receipt."""
+    """Log the intent of this run. Asked before its first sample."""
 
     call: Literal["register"] = "register"
     """Which question this is."""
@@ -97,65 +92,37 @@ class Register(Model):
     """What the run shows."""
 
 
-class SaltKey(Model):
-    """Ask for the key that blinds the job's samples."""
+class Conclude(Model):
+    """Certify the key, have its signature logged and stamped. Asked when the statement is signed."""
 
-    call: Literal["salt-key"] = "salt-key"
-    """Which question this is."""
-    job_digest: Digest
-    """The job's digest."""
-
-
-class Certify(Model):
-    """Ask for a certificate."""
-
-    call: Literal["certify"] = "certify"
+    call: Literal["conclude"] = "conclude"
     """Which question this is."""
     public_key: Base64 = Field(max_length=256)
-    """The key to certify: SubjectPublicKeyInfo, DER."""
+    """The key to certify, which has signed: SubjectPublicKeyInfo, DER."""
     identity: str = Field(max_length=400)
     """The identity that is to stand in the certificate."""
-
-
-class Assemble(Model):
-    """Have a signature logged and stamped."""
-
-    call: Literal["assemble"] = "assemble"
-    """Which question this is."""
     payload: Base64 = Field(max_length=4 << 20)
     """The signed statement."""
     payload_type: str = Field(max_length=100)
     """Its media type."""
     signature: Base64 = Field(max_length=256)
     """ECDSA, DER."""
-    certificate: Base64 = Field(max_length=8192)
-    """The certificate, DER."""
 
 
-QUESTIONS: dict[Call, type[Register] | type[SaltKey] | type[Certify] | type[Assemble]] = {
-    "register": Register,
-    "salt-key": SaltKey,
-    "certify": Certify,
-    "assemble": Assemble,
-}
+QUESTIONS: dict[Call, type[Register] | type[Conclude]] = {"register": Register, "conclude": Conclude}
 
 
-class Salt(Model):
-    """The answer to `SaltKey`."""
+class Registered(Model):
+    """The answer to `Register`."""
 
+    receipt: LogReceipt
+    """The log's receipt for the intent."""
     salt_key: Hex32
-    """32 bytes, hexadecimal."""
+    """The 32 bytes that blind the job's samples, hexadecimal."""
 
 
-class Certificate(Model):
-    """The answer to `Certify`."""
-
-    certificate: Base64
-    """DER."""
-
-
-class Assembled(Model):
-    """The answer to `Assemble`."""
+class Concluded(Model):
+    """The answer to `Conclude`."""
 
     bundle: Base64
     """The Sigstore bundle, JSON."""

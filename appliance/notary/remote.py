@@ -8,20 +8,9 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from appliance.notary.protocol import (
-    Assemble,
-    Assembled,
-    Certificate,
-    Certify,
-    Enrolment,
-    Intent,
-    Register,
-    Salt,
-    SaltKey,
-)
+from appliance.notary.protocol import Conclude, Concluded, Enrolment, Intent, Register, Registered
 from attest import canonical
 from attest.canonical import JSON, Model
-from attest.log import LogReceipt
 from attest.profile import identity_uri
 
 Ask = Callable[[bytes], bytes]
@@ -47,30 +36,27 @@ class RemoteNotary:
         """The notary's random bytes for this run, as the other side gave them at the start."""
         return self._challenge
 
-    def register(self, intent: Mapping[str, JSON], enrolment: Enrolment) -> LogReceipt:
+    def enrol(self, intent: Mapping[str, JSON], enrolment: Enrolment) -> Registered:
         """Log the intent of the run. Whether the log holds it is for the bundle's reader to check."""
         question = Register(intent=canonical.validate(Intent, dict(intent), "intent"), enrolment=enrolment)
-        return self._put(question, LogReceipt)
-
-    def salt_key(self, job_digest: str) -> bytes:
-        """The 32 bytes that blind the job's samples."""
-        return bytes.fromhex(self._put(SaltKey(job_digest=job_digest), Salt).salt_key)
+        return self._put(question, Registered)
 
     def identity(self, measurement: str, image: str | None = None) -> str:
         """The identity of an appliance of this lab by its measurement, and its machine's image."""
         return identity_uri(self._name, measurement, image)
 
-    def certify(self, public_key: ec.EllipticCurvePublicKey, identity: str) -> bytes:
-        """A certificate (DER) of a P-256 key."""
-        spki = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return self._put(Certify(public_key=spki, identity=identity), Certificate).certificate
-
-    def assemble(self, payload: bytes, payload_type: str, signature: bytes, certificate_der: bytes) -> bytes:
+    def conclude(
+        self, public_key: ec.EllipticCurvePublicKey, identity: str, payload: bytes, payload_type: str, signature: bytes
+    ) -> bytes:
         """The Sigstore bundle (JSON) of a signed payload."""
-        question = Assemble(
-            payload=payload, payload_type=payload_type, signature=signature, certificate=certificate_der
+        question = Conclude(
+            public_key=public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+            identity=identity,
+            payload=payload,
+            payload_type=payload_type,
+            signature=signature,
         )
-        return self._put(question, Assembled).bundle
+        return self._put(question, Concluded).bundle
 
     def _put(self, question: Model, answer: type[M]) -> M:
         return canonical.parse(answer, self._ask(canonical.dump_model(question)), "notary answer")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.notary.keys import KeyStore
+from appliance.notary.keys import FileKeys
 from attest import transcript
 from tests.conftest import ROOT
 from tests.tools.channels import Channels, hits, watch
@@ -69,7 +69,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     (folder / "work").mkdir()
     made = watch((*RUN, *arguments), folder / "work")
     assert made.status == 0, made.text("stderr")
-    store = KeyStore.open(folder / "lab" / "keys", PASSPHRASE)
+    store = FileKeys.open(folder / "lab" / "keys", PASSPHRASE)
     secrets: dict[str, str | bytes] = {"passphrase": PASSPHRASE, "password": store._password.decode()}
     for file in (folder / "lab" / "keys").glob("*.pem"):
         secrets[file.stem] = store.load(file.stem).private_numbers().private_value.to_bytes(32, "big")

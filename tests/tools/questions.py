@@ -34,6 +34,11 @@ def entries(lab: Lab) -> int:
     return len(labs.open_lab(lab.path, now=now).log)
 
 
+def promises(lab: Lab) -> int:
+    """How many certificates it promised."""
+    return len(labs.open_lab(lab.path, now=now).ctlog)
+
+
 def leaves(lab: Lab) -> int:
     """The same, as the open lab finds it: quicker."""
     with lab.log.locked():
@@ -50,14 +55,10 @@ def intent(job: str, lock: str, nonce: str | None = None) -> dict[str, Any]:
     return {"job_digest": job, "lock_digest": lock, "key_digest": digest_of_key(KEY), "nonce": nonce}
 
 
-def salt(job: str = JOB) -> bytes:
-    return canonical.dumps({"call": "salt-key", "job_digest": job})
-
-
-def certify(lab: Lab, key: ec.EllipticCurvePrivateKey | None = None, identity: str | None = None) -> bytes:
+def conclude(lab: Lab, key: ec.EllipticCurvePrivateKey | None = None, identity: str | None = None) -> bytes:
     notary = RemoteNotary(lab.name, b"{}", CHALLENGE, asked := Asked())
     with pytest.raises(StopAskingError):
-        notary.certify((key or KEY).public_key(), identity or lab.identity(MEASUREMENT))
+        notary.conclude((key or KEY).public_key(), identity or lab.identity(MEASUREMENT), b"{}", "text/plain", b"s")
     return asked.question
 
 

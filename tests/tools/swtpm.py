@@ -65,13 +65,13 @@ def _der(path: Path) -> bytes:
 @contextlib.contextmanager
 def started(state: Path) -> Iterator[Tpm]:
     """The TPM whose state lies in the folder `state`, as after power on."""
-    with served(state) as path, connected(path) as device:
+    with served(state) as path, opened(path) as device:
         yield device
 
 
 @contextlib.contextmanager
 def served(state: Path) -> Iterator[Path]:
-    """The same, not opened: its socket, which takes one connection at a time."""
+    """The socket of the TPM whose state lies in the folder `state`, as after power on; one client at a time."""
     if shutil.which("swtpm") is None:
         pytest.skip("no swtpm: apt install swtpm")
     state.mkdir(exist_ok=True)
@@ -81,6 +81,8 @@ def served(state: Path) -> Iterator[Path]:
     channels = ["--server", f"type=unixio,path={path}", "--ctrl", f"type=unixio,path={path}.ctrl"]
     process = subprocess.Popen([*command, *channels])
     try:
+        with opened(path):
+            pass  # it is there
         yield path
     finally:
         process.terminate()
@@ -115,8 +117,15 @@ def predicted(values: ReferenceValues, registers: Collection[int]) -> list[tuple
     return sorted(found, key=lambda item: item[0])
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Tpm]:
+    """The TPM that is served at `path`, or soon will be."""
+    with connected(path) as device:
+        yield device
+
+
 def connected(path: Path) -> Tpm:
-    """A connection, once there is somebody to connect to."""
+    """A connection to it, once there is somebody to connect to."""
     for _ in range(500):
         try:
             return tpm_device.open_socket(path)

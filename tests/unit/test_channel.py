@@ -22,7 +22,7 @@ from appliance.notary.protocol import MAX_QUESTION_BYTES
 from attest import canonical
 from attest.errors import MalformedInput, VerificationError, VitrineError
 from tests.conftest import quiet
-from tests.tools.questions import EXPECTED, entries, leaves, register, salt, start
+from tests.tools.questions import EXPECTED, entries, leaves, register, start
 
 
 class Peer:
@@ -96,7 +96,7 @@ def step(**changes: Any) -> bytes:
         (pack(Kind.CONFIG, b"{}"), MalformedInput, "found CONFIG"),
         (ask(b"{}", route=77), MalformedInput, "number 77"),
         (ask(b"x", route=Service.FILE), MalformedInput, "no files"),
-        (ask(salt()), VerificationError, "notary/order"),
+        (ask(b'{"call":"conclude"}'), VerificationError, "notary/order"),
         (ask(register()) + ask(register()), VerificationError, "notary/order"),
         (step(done=-1), MalformedInput, "done"),
         (step(surprise=1), MalformedInput, "surprise"),

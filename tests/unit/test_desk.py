@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
-from appliance.notary.protocol import MAX_QUESTION_BYTES, ORDER, Enrolment, Notary
+from appliance.notary.protocol import MAX_QUESTION_BYTES, ORDER, Enrolment, Notary, Register
 from appliance.notary.remote import RemoteNotary
 from attest import canonical, dsse, statement, verify
 from attest.cli import read_bundle
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError, VitrineError
+from attest.manifest import ExecutionManifest
 from attest.statement import Statement
 from tests.conftest import Made
 from tests.tools.questions import (
@@ -30,12 +31,12 @@ from tests.tools.questions import (
     LOCK,
     MEASUREMENT,
     OTHER,
-    certify,
+    conclude,
     entries,
     intent,
     leaves,
+    promises,
     register,
-    salt,
 )
 
 
@@ -52,15 +53,17 @@ def test_whole_run_over_the_wall_is_the_one_of_the_lab(made: Made) -> None:
     expected = Expected(job_digest=old.manifest.job.digest, nonce=old.manifest.job.nonce, wall="process")
     desk = Desk(made.lab, expected)
     notary = RemoteNotary(made.lab.name, made.trusted_root, CHALLENGE, desk.answer)
-    receipt = notary.register(
+    registered = notary.enrol(
         intent(expected.job_digest, old.manifest.lock.digest, expected.nonce), Enrolment(log=files[verify.BOOT])
     )
-    assert notary.salt_key(expected.job_digest) == made.lab.salt_key(expected.job_digest)
-    certificate = notary.certify(KEY.public_key(), old.identity)
+    receipt = registered.receipt
+    assert bytes.fromhex(registered.salt_key) == made.lab.salt_key(expected.job_digest)
     files[verify.INTENT] = canonical.dump_model(receipt)
     payload = again(files, receipt.intent.attempt, receipt.log_index, receipt.intent.time)
     signature = KEY.sign(dsse.pae(statement.PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
-    files[verify.SIGNATURE] = notary.assemble(payload, statement.PAYLOAD_TYPE, signature, certificate)
+    files[verify.SIGNATURE] = notary.conclude(
+        KEY.public_key(), old.identity, payload, statement.PAYLOAD_TYPE, signature
+    )
     assert desk.done
     assert verify.verify(files, made.trusted_root).manifest.job.attempt == receipt.intent.attempt
     desk.check_delivered(files)
@@ -98,12 +101,10 @@ def again(files: dict[str, bytes], attempt: int, index: int, started: str) -> by
 @pytest.mark.parametrize(
     ("questions", "code"),
     [
-        ([salt()], "order"),
+        ([b'{"call":"conclude"}'], "order"),
         ([register(), register()], "order"),
-        ([register(), salt(), salt()], "order"),
         ([register(job_digest=OTHER)], "job"),
         ([register(nonce="00" * 16)], "nonce"),
-        ([register(), salt(OTHER)], "job"),
         ([b'{"call":"open-the-door"}'], "order"),
     ],
 )
@@ -114,7 +115,7 @@ def test_question_out_of_place_closes_the_desk(lab: Lab, questions: list[bytes],
     with pytest.raises(VerificationError) as caught:
         desk.answer(questions[-1])
     assert (caught.value.layer, caught.value.code) == ("notary", code)
-    for question in (register(), salt()):
+    for question in (register(), b'{"call":"conclude"}'):
         with pytest.raises(VerificationError, match="notary/closed"):
             desk.answer(question)
     assert entries(lab) - before == len(questions[:1]) - (len(questions) == 1)
@@ -128,36 +129,33 @@ def test_lock_and_measurement_that_were_handed_in_are_the_only_ones(lab: Lab) ->
         Desk(lab, expected).answer(register(lock_digest=OTHER))
     desk = Desk(lab, expected)
     desk.answer(register())
-    desk.answer(salt())
     with pytest.raises(VerificationError, match="notary/identity"):
-        desk.answer(certify(lab, identity=lab.identity("cd" * 32)))
+        desk.answer(conclude(lab, identity=lab.identity("cd" * 32)))
 
 
 def test_key_that_is_not_ours_to_certify_is_refused(lab: Lab) -> None:
-    for key in (ec.generate_private_key(ec.SECP384R1()),):
+    refused: list[tuple[ec.EllipticCurvePrivateKey, str | None, str]] = [
+        (ec.generate_private_key(ec.SECP384R1()), None, "P-256"),
+        (ec.generate_private_key(ec.SECP256R1()), None, "notary/key"),
+        (KEY, "https://other.example/appliance/" + "0" * 64, "notary/identity"),
+    ]
+    for key, identity, words in refused:
         desk = Desk(lab, EXPECTED)
         desk.answer(register())
-        desk.answer(salt())
-        with pytest.raises(MalformedInput, match="P-256"):
-            desk.answer(certify(lab, key))
-    desk = Desk(lab, EXPECTED)
-    desk.answer(register())
-    desk.answer(salt())
-    with pytest.raises(VerificationError, match="notary/identity"):
-        desk.answer(certify(lab, identity="https://other.example/appliance/" + "0" * 64))
+        with pytest.raises(VitrineError, match=words):
+            desk.answer(conclude(lab, key, identity))
 
 
-@pytest.mark.parametrize("change", ["job", "attempt", "wall", "lock", "registers", "signature", "type", "certificate"])
+@pytest.mark.parametrize("change", ["job", "attempt", "wall", "lock", "registers", "signature", "type", "policy"])
 def test_statement_about_anything_else_is_not_logged(made: Made, change: str) -> None:
     files, old = read_bundle(made.bundle), verify.verify(read_bundle(made.bundle), made.trusted_root)
     manifest = old.manifest
-    desk = Desk(made.lab, Expected(manifest.job.digest, manifest.job.nonce, "process"))
+    accept = refuse if change == "policy" else None
+    desk = Desk(made.lab, Expected(manifest.job.digest, manifest.job.nonce, "process", accept=accept))
     notary = RemoteNotary(made.lab.name, made.trusted_root, CHALLENGE, desk.answer)
-    receipt = notary.register(
+    receipt = notary.enrol(
         intent(manifest.job.digest, manifest.lock.digest, manifest.job.nonce), Enrolment(log=files[verify.BOOT])
-    )
-    notary.salt_key(manifest.job.digest)
-    certificate = notary.certify(KEY.public_key(), old.identity)
+    ).receipt
     files[verify.INTENT] = canonical.dump_model(receipt)
     value = canonical.loads(again(files, receipt.intent.attempt, receipt.log_index, receipt.intent.time))
     predicate = value["predicate"]
@@ -175,17 +173,20 @@ def test_statement_about_anything_else_is_not_logged(made: Made, change: str) ->
     signed = payload + b" " if change == "signature" else payload
     signature = KEY.sign(dsse.pae(statement.PAYLOAD_TYPE, signed), ec.ECDSA(hashes.SHA256()))
     kind = "text/plain" if change == "type" else statement.PAYLOAD_TYPE
-    if change == "certificate":
-        certificate = made.lab.certify(KEY.public_key(), old.identity)
-    before = entries(made.lab)
+    before, promised = entries(made.lab), promises(made.lab)
     with pytest.raises(VitrineError):
-        notary.assemble(payload, kind, signature, certificate)
-    assert entries(made.lab) == before
+        notary.conclude(KEY.public_key(), old.identity, payload, kind, signature)
+    assert (entries(made.lab), promises(made.lab)) == (before, promised)
+
+
+def refuse(manifest: ExecutionManifest, _shown: Register) -> None:
+    """A policy that no statement meets."""
+    raise VerificationError("policy", "complete", expected="another run", found=manifest.job.name)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    before=st.integers(0, 2),
+    before=st.integers(0, 1),
     data=st.one_of(
         st.binary(max_size=200),
         st.text(max_size=200).map(str.encode),
@@ -200,8 +201,8 @@ def test_statement_about_anything_else_is_not_logged(made: Made, change: str) ->
 )
 def test_garbage_is_refused_with_our_errors(lab: Lab, before: int, data: bytes) -> None:
     desk = Desk(lab, EXPECTED)
-    for question in (register(), salt())[:before]:
-        desk.answer(question)
+    if before:
+        desk.answer(register())
     size = leaves(lab)
     with pytest.raises(VitrineError):
         desk.answer(data)
@@ -212,7 +213,7 @@ def test_garbage_is_refused_with_our_errors(lab: Lab, before: int, data: bytes) 
 @pytest.mark.parametrize("call", ORDER)
 def test_question_that_is_too_long_is_not_parsed(lab: Lab, call: str) -> None:
     desk = Desk(lab, EXPECTED)
-    for question in (register(), salt(), certify(lab))[: ORDER.index(call)]:
-        desk.answer(question)
+    if call != ORDER[0]:
+        desk.answer(register())
     with pytest.raises(MalformedInput, match="at most"):
         desk.answer(b" " * (MAX_QUESTION_BYTES[call] + 1))  # type: ignore[index]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,16 +17,27 @@ from appliance.notary.lab import Lab
 from appliance.notary.remote import RemoteNotary
 from attest import canonical
 from attest.errors import MalformedInput
-from tests.tools.questions import CHALLENGE, JOB, LOCK, SHOWN, intent, start
+from tests.tools.questions import CHALLENGE, JOB, KEY, LOCK, SHOWN, intent, start
 
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"{}", b"[]", b'{"salt_key":"00"}', b'{"salt_key":"' + b"zz" * 32 + b'"}', b'{"salt_key":1}', b"\xff"],
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"bundle":""}',
+        b'{"bundle":"zz=="}',
+        b'{"bundle":1}',
+        b'{"bundle":"AA==","more":1}',
+        b"\xff",
+    ],
 )
 def test_inside_refuses_a_wrong_answer(lab: Lab, answer: bytes) -> None:
     with pytest.raises(MalformedInput, match="notary answer"):
-        RemoteNotary(lab.name, lab.trusted_root, CHALLENGE, lambda _question: answer).salt_key(JOB)
+        RemoteNotary(lab.name, lab.trusted_root, CHALLENGE, lambda _question: answer).conclude(
+            KEY.public_key(), lab.identity("0" * 64), b"p", "t", b"s"
+        )
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -35,9 +45,8 @@ def test_inside_refuses_a_wrong_answer(lab: Lab, answer: bytes) -> None:
 def test_inside_survives_any_answer(lab: Lab, answer: bytes) -> None:
     notary = RemoteNotary(lab.name, lab.trusted_root, CHALLENGE, lambda _question: answer)
     for call in (
-        lambda: notary.register(intent(JOB, LOCK), SHOWN),
-        lambda: notary.certify(ec.generate_private_key(ec.SECP256R1()).public_key(), lab.identity("0" * 64)),
-        lambda: notary.assemble(b"p", "t", b"s", b"c"),
+        lambda: notary.enrol(intent(JOB, LOCK), SHOWN),
+        lambda: notary.conclude(KEY.public_key(), lab.identity("0" * 64), b"p", "t", b"s"),
     ):
         with pytest.raises(MalformedInput):
             call()

@@ -221,7 +221,7 @@ def test_the_trust_root_is_that_of_the_keys(path: Path, clock: Clock, name: str)
 
 
 def test_a_key_of_another_kind(tmp_path: Path) -> None:
-    store = keys.KeyStore.create(tmp_path / "keys", "secret")
+    store = keys.FileKeys.create(tmp_path / "keys", "secret")
     store.generate("one")
     for encryption in (serialization.NoEncryption(), serialization.BestAvailableEncryption(store._password)):
         other = ec.generate_private_key(ec.SECP384R1()).private_bytes(
@@ -240,11 +240,11 @@ def test_an_empty_passphrase_protects_nothing(tmp_path: Path, clock: Clock) -> N
 
 
 def test_keys_are_not_overwritten(tmp_path: Path) -> None:
-    store = keys.KeyStore.create(tmp_path / "keys", "secret")
+    store = keys.FileKeys.create(tmp_path / "keys", "secret")
     made = store.generate("one")
     with pytest.raises(FileExistsError):
         store.generate("one")
-    assert keys.KeyStore.open(tmp_path / "keys", "secret").load("one").private_numbers() == made.private_numbers()
+    assert keys.FileKeys.open(tmp_path / "keys", "secret").load("one").private_numbers() == made.private_numbers()
     assert not [item for item in (tmp_path / "keys").iterdir() if item.name.startswith(".")]
 
 

@@ -111,7 +111,7 @@ def test_genuine_in_all_but_the_profile(good: Case, lab: Lab, root: bytes) -> No
         if not isinstance(extension.value, x509.PrecertificateSignedCertificateTimestamps):
             builder = builder.add_extension(extension.value, extension.critical)
     builder = builder.add_extension(x509.OCSPNoCheck(), critical=False)
-    authority = keys.KeyStore.open(lab.path / "keys", (lab.path / "passphrase").read_text().strip()).load("ca")
+    authority = keys.FileKeys.open(lab.path / "keys", (lab.path / "passphrase").read_text().strip()).load("ca")
     tbs = builder.sign(authority, hashes.SHA256()).tbs_certificate_bytes
     issuer_key = sha256(profile.public_key_der(lab.authority.chain[0]))
     scts = lab.ctlog.promise(tbs, issuer_key, datetime.now(UTC))

@@ -1,0 +1,131 @@
+"""`appliance enroll`: a run whose notary is on another machine; questions and answers are files that people carry."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance import job as jobs
+from appliance import produce
+from appliance import run as running
+from appliance.engine import places
+from appliance.notary import carried, gap
+from appliance.notary.gap import Shown
+from appliance.progress import Reporter
+from appliance.seal.requirement import Requirement
+from attest import console, job, lockfile
+from attest.errors import EnvironmentProblem
+from attest.files import read_file
+
+app = typer.Typer(
+    help="Run a job whose notary is on another machine: two requests go there as files, two answers come back.",
+    no_args_is_help=True,
+)
+MAX_LOCK_BYTES = 4 << 20
+REMINDER_S = 600.0
+
+
+@app.command()
+def request(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB", help="The job file.")],
+    invitation: Annotated[Path, typer.Option(help="The notary's invitation, from `notary invite`.")],
+    out: Annotated[Path, typer.Option(help="The run's folder, for requests, answers and bundle; must not exist.")],
+    lock: Annotated[Path | None, typer.Option(help="The reviewed lockfile; JOB.lock by default.")] = None,
+    engine: Annotated[Path | None, typer.Option(help="The engine's folder.", envvar="VITRINE_ENGINE")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="A folder in which data sets are looked for as well.")] = None,
+    sign_incomplete: Annotated[
+        bool, typer.Option("--sign-incomplete", help="Sign what there is when the run ends early; the bundle says so.")
+    ] = False,
+    require_seal: Annotated[
+        Requirement,
+        typer.Option(help="full: refuse to run where a layer of a worker's seal is missing; any: say so."),
+    ] = "any",
+) -> None:
+    """Boot, ask the notary by file to register the run, run it once the answer is here, and ask for the signature.
+
+    The command waits for each answer, and holds the run's key in its memory. Ctrl-C before the first answer ends the
+    run before it begins; after the second request the bundle waits in OUT, and `accept` completes it.
+
+    Example:
+
+        appliance enroll request gsm8k.yaml --invitation invitation.json --out runs/1
+    """
+    loaded = jobs.load(job_file)
+    lock = lock or job_file.with_suffix(".lock")
+    if not lock.exists():
+        raise EnvironmentProblem(f"expected a lockfile, found no {lock}: write it with `appliance lock`, and review it")
+    shown = Shown(job=job.dump(loaded.job), lock=read_file(lock, MAX_LOCK_BYTES), wall="process")
+    lockfile.read(shown.lock)
+    found = places.find(engine, loaded.job.numerics.profile)
+    invited = read_file(invitation, gap.MAX_INVITATION_BYTES)
+    with carried.ask(out, invited, shown, Waiting()) as notary, Reporter() as progress:
+        asked = running.Request(
+            job=job_file,
+            lab=notary,
+            engine=found,
+            out=out / carried.BUNDLE,
+            lock=lock,
+            data=tuple(data or ()),
+            sign_incomplete=sign_incomplete,
+            require_seal=require_seal,
+        )
+        try:
+            outcome = running.run(asked, progress)
+        except KeyboardInterrupt:
+            console.ERR.print(_kept(out))
+            raise
+    console.OUT.print(f"bundle: {outcome.bundle} ({outcome.ended_by})")
+
+
+@app.command()
+def accept(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The run's folder, as `request` made it.")],
+    answer: Annotated[Path, typer.Argument(help="The notary's answer.")],
+) -> None:
+    """Check the notary's answer, and go on with the run: hand it to the process that waits, or complete the bundle.
+
+    Example:
+
+        appliance enroll accept runs/1 answer.json
+    """
+    taken = carried.accept(folder, read_file(answer, gap.MAX_ANSWER_BYTES))
+    if taken.waiting:
+        console.OUT.print(f"accepted the answer to {taken.call}: the run goes on")
+        return
+    bundle = folder / carried.BUNDLE
+    produce.complete(bundle, taken.bundle)
+    shutil.rmtree(produce.unsigned(bundle).parent)
+    console.OUT.print(f"bundle: {bundle}")
+
+
+class Waiting:
+    """Tells that an answer is waited for: at once, and now and then."""
+
+    def __init__(self) -> None:
+        self._asked: Path | None = None
+        self._said = 0.0
+
+    def __call__(self, request: Path, seconds: float) -> None:
+        """The answer to `request` has been waited for so long by now."""
+        if request != self._asked:
+            self._asked, self._said = request, 0.0
+            console.ERR.print(
+                f"wrote {request}: carry it to the notary (`notary appraise`), then give me its answer: `appliance "
+                f"enroll accept {request.parent} ANSWER`. Waiting; Ctrl-C ends this."
+            )
+        elif seconds - self._said >= REMINDER_S:
+            self._said = seconds
+            console.ERR.print(f"waiting for the answer to {request} for {seconds / 60:.0f} minutes")
+
+
+def _kept(folder: Path) -> str:
+    """What is left of an interrupted run."""
+    bundle = folder / carried.BUNDLE
+    if produce.unsigned(bundle).exists() and (folder / gap.request_name("conclude")).exists():
+        return f"the bundle waits in {folder} for its signature: `appliance enroll accept {folder} ANSWER` completes it"
+    if produce.unsigned(bundle).parent.exists():
+        return f"what there is of the run lies in {produce.unsigned(bundle).parent}"
+    return f"nothing was run, and the request in {folder} is of no use any more: its key is gone"
