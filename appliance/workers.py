@@ -50,7 +50,7 @@ SELF_TEST_THREADS = 2
 """The self-test compares a run on one thread with one on two, at least."""
 MOST_AHEAD = 4
 """Model workers that are started ahead of the run; the others are started when it is their turn."""
-MODULES: dict[SealKind, str] = {"eval": "appliance.evals.worker", "model": "appliance.runtime.worker"}
+MODULES: dict[SealKind, str] = {"eval": "appliance.evals.worker", "model": "appliance.runtime.worker", "program": "appliance.programs.worker"}
 """What each kind of worker runs."""
 
 
