@@ -223,6 +223,7 @@ def _samples(
             sample_timeout_s=limits.sample_timeout_s,
             end=time.monotonic() + limits.wall_time_s,
             on_sample=lambda: progress("samples", len(writer.samples), total),
+            programs=crew.programs,
         )
     except (WorkerFailure, KeyboardInterrupt) as error:
         ended_by: EndedBy = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

@@ -36,7 +36,7 @@ def _serve(reader: Reader, replies: int) -> None:
     _answer(replies, lambda: exec(program, space))  # noqa: S102 - what the seal is for
     while True:
         args, kwargs = values.load(reader.receive().payload)
-        _answer(replies, lambda args=args, kwargs=kwargs: space[entry_point](*args, **kwargs))  # type: ignore[misc]
+        _answer(replies, lambda args=args, kwargs=kwargs: space[entry_point](*args, **kwargs))
 
 
 def _answer(replies: int, work: Any) -> None:
