@@ -121,7 +121,7 @@ def write_all(fd: int, data: bytes, timeout_s: float | None = None) -> None:
     """Write all of `data`. Raises `ChannelError` when the other side is gone or does not read in time."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     view = memoryview(data)
-    if deadline is not None:
+    if deadline is not None and os.get_blocking(fd):  # a sealed worker may ask, and not change it
         os.set_blocking(fd, False)
     with selectors.DefaultSelector() as selector:
         selector.register(fd, selectors.EVENT_WRITE)

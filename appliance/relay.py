@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from appliance.frames import ChannelError, Frame, Kind, Reader, pack, write_all, write_some
+from appliance.programs import PROGRAMS
 from appliance.redact import Discretion
 from appliance.seal.launch import Worker
 from appliance.selftests import TIMEOUT_S
@@ -25,6 +27,9 @@ from appliance.transcript import TranscriptWriter
 from attest import canonical
 from attest.canonical import Model
 from attest.errors import MalformedInput
+
+if TYPE_CHECKING:
+    from appliance.programs.pool import Programs
 
 WRITE_TIMEOUT_S = 60.0
 GRACE_S = 30.0
@@ -174,12 +179,14 @@ def relay(
     end: float,
     on_sample: Callable[[], None],
     on_tested: Callable[[int, bytes], None],
+    programs: Programs | None = None,
 ) -> bytes:
     """Carry frames until the eval worker sends the results; their bytes. `end` is a `time.monotonic()` value.
 
-    A request may wait in its model's queue as long as one may run, and for the self-test that follows a model's first
-    one. `on_tested` gets that test's report, and whatever it raises ends the relay. Raises `WorkerFailure`. A
-    `KeyboardInterrupt` passes through; `finish` gets the results of what there is.
+    `programs` takes the trials that the eval worker asks for. A request may wait in its model's queue as long as one
+    may run, and for the self-test that follows a model's first one. `on_tested` gets that test's report, and whatever
+    it raises ends the relay. Raises `WorkerFailure`. A `KeyboardInterrupt` passes through; `finish` gets the results of
+    what there is.
     """
     waiting: Waiting = {}
     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
@@ -192,14 +199,21 @@ def relay(
             if interrupted():
                 raise KeyboardInterrupt
             now = time.monotonic()
-            limit = min([end, *waiting.values()] if waiting else [end, eval_deadline])
+            busy = waiting or (programs is not None and programs.busy)
+            limit = min([end, *waiting.values()] if busy else [end, eval_deadline])
             if now > limit:
                 raise _late(evals, models, waiting, now, end)
             _watch_writers(selector, stations)
+            if programs is not None:
+                _tend(programs, selector, evals, now)
             for key, events in selector.select(min(limit - now + 0.01, 1.0)):
                 station = key.data
                 if events & selectors.EVENT_WRITE:
                     station.flush()
+                    continue
+                if programs is not None and station in programs.stations:
+                    _from_program(selector, station, evals, partial(programs.read, station))
+                    eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
                     continue
                 for frame in _frames(station):
                     if station is not evals and frame.kind == Kind.TESTED:
@@ -212,12 +226,40 @@ def relay(
                     elif frame.kind == Kind.RESULTS:
                         return frame.payload
                     else:
+                        if programs is not None and frame.kind == Kind.REQUEST and frame.route == PROGRAMS:
+                            if not programs.submit(frame):
+                                raise evals.failure("it asks for more trials than may wait")
+                            continue
                         # What comes after a model's first request waits for its self-test.
                         patience_s = TIMEOUT_S if frame.route in asked - tested else 0.0
                         _from_evals(frame, evals, models, writer, waiting, limit_s + patience_s, on_sample)
                         if frame.kind == Kind.REQUEST:
                             asked.add(frame.route)
                     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
+
+
+def _tend(programs: Programs, selector: selectors.BaseSelector, evals: Station, now: float) -> None:
+    """Start what can be started, and end what is late."""
+    for station in programs.late(now):
+        _from_program(selector, station, evals, partial(programs.give_up, station))
+    for station in programs.start():
+        selector.register(station.worker.replies, selectors.EVENT_READ, station)
+
+
+def _from_program(
+    selector: selectors.BaseSelector,
+    station: Station,
+    evals: Station,
+    read: Callable[[], Frame | None],
+) -> None:
+    """Hand on the verdict, where there is one; its worker is gone then."""
+    descriptor = station.worker.replies  # which is closed by the time that there is a reply
+    selector.unregister(descriptor)
+    reply = read()
+    if reply is None:
+        selector.register(descriptor, selectors.EVENT_READ, station)
+    else:
+        evals.forward(reply)
 
 
 @contextmanager

@@ -225,6 +225,7 @@ def _samples(
             end=time.monotonic() + limits.wall_time_s,
             on_sample=lambda: progress("samples", len(writer.samples), total),
             on_tested=crew.tests.take,
+            programs=crew.programs,
         )
         crew.finish_tests()
     except (MalformedInput, VerificationError) as error:

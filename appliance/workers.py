@@ -9,6 +9,7 @@ seal is less than the user requires.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,9 +23,11 @@ from pydantic import RootModel
 from appliance import lock, redact, selftests
 from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord
+from appliance.evals.scorers.program import Program
 from appliance.frames import Kind
 from appliance.job import LoadedSuite
 from appliance.memfd import Progress
+from appliance.programs.pool import Programs
 from appliance.redact import Discretion
 from appliance.relay import Station
 from appliance.seal.plan import Kind as SealKind
@@ -48,9 +51,16 @@ READY_TIMEOUT_S = 600.0
 EVAL_MEMORY_BYTES = 4 << 30
 SELF_TEST_THREADS = 2
 """The self-test compares a run on one thread with one on two, at least."""
+PROGRAM_MEMORY_BYTES = 512 << 20
+PROGRAM_CPU_S = 120
+"""Processor time of a program and of its tests; their wall time is a setting of the scorer."""
 MOST_AHEAD = 4
 """Model workers that are started ahead of the run; the others are started when it is their turn."""
-MODULES: dict[SealKind, str] = {"eval": "appliance.evals.worker", "model": "appliance.runtime.worker"}
+MODULES: dict[SealKind, str] = {
+    "eval": "appliance.evals.worker",
+    "model": "appliance.runtime.worker",
+    "program": "appliance.programs.worker",
+}
 """What each kind of worker runs."""
 
 
@@ -83,6 +93,8 @@ class Crew:
     """Suites, models and sample counts, in the order of the run."""
     tests: SelfTests
     """What the model workers' self-tests found, so far."""
+    programs: Programs | None = None
+    """Runs programs that a model wrote, where a suite scores them."""
 
     def begin(self) -> None:
         """Tell the eval worker to go: from here on the model workers are given prompts."""
@@ -136,6 +148,10 @@ def start(
             station, report = started.one(f"model.{model.id}", *_model_config(job, model.id, booted))
             seals.append(report)
             models.append(station)
+        programs = None
+        if any(isinstance(spec, Program) for item in suites for spec in item.suite.scorers):
+            programs, report = started.programs()
+            seals.append(report)
         progress("seal", len(seals), len(seals))
         for station in models:
             station.expect(Kind.READY, READY_TIMEOUT_S)
@@ -143,7 +159,7 @@ def start(
         with redact.unquoted(evals.discretion):
             plan = canonical.parse(Ready, data, "plan of worker eval").root
         tests = SelfTests(job, lambda done, total: progress("self-test", done, total))
-        yield Crew(evals, models, tuple(seals), plan, tests)
+        yield Crew(evals, models, tuple(seals), plan, tests, programs)
 
 
 @dataclass(frozen=True)
@@ -163,23 +179,48 @@ class _Start:
         self, name: str, plan: SealPlan, fds: Mapping[str, int], config: dict[str, Any]
     ) -> tuple[Station, WorkerSeal]:
         """Start the worker `name`, and tell it its configuration if its seal is as published and as required."""
-        _check_policy(plan, self.booted)
         began = time.monotonic()
+        station = self._spawned(name, plan, fds)
+        report = self._admitted(name, plan, station.expect(Kind.HELLO, SEAL_TIMEOUT_S))
+        took_ms = round(1000 * (time.monotonic() - began), 1)
+        LOG.info("sealed", worker=name, layers=len(report.layers), probes=len(report.probes), ms=took_ms)
+        if plan.kind == "eval":  # it reads its data sets next, so what it says may quote prompts
+            station.discretion.begin(item["suite"]["name"] for item in config.get("suites", ()))
+        station.send(Kind.CONFIG, canonical.dumps(config))
+        return station, report
+
+    def programs(self) -> tuple[Programs, WorkerSeal]:
+        """What runs programs, and the seal that one of its workers reports, which is every one's."""
+        plan = plan_for("program", memory_bytes=PROGRAM_MEMORY_BYTES, threads=1, cpu_s=PROGRAM_CPU_S)
+        first = self._spawned("program", plan, {})
+        report = self._admitted("program", plan, first.expect(Kind.HELLO, SEAL_TIMEOUT_S))
+        first.worker.kill()  # it has no trial, and each worker is for one
+        numbers = itertools.count()
+
+        def hire() -> Station:
+            station = self._spawned(f"program.{next(numbers)}", plan, {})
+            station.discretion.begin()  # what a program prints may quote its prompt
+            return station
+
+        return Programs(hire, lambda hello: self._admitted("program", plan, hello)), report
+
+    def _spawned(self, name: str, plan: SealPlan, fds: Mapping[str, int]) -> Station:
+        """The worker `name`, which goes on to seal itself; it is killed when the context ends."""
+        _check_policy(plan, self.booted)
         discretion = Discretion()
         worker = self.reserve.take(MODULES[plan.kind], plan, fds, partial(_log, name, discretion))
         self.stack.callback(worker.kill)
         station = Station(name, worker)
         station.discretion = discretion
-        hello = canonical.parse(Hello, station.expect(Kind.HELLO, SEAL_TIMEOUT_S), f"hello of worker {name}")
-        took_ms = round(1000 * (time.monotonic() - began), 1)
-        LOG.info("sealed", worker=name, layers=len(hello.layers), probes=len(hello.probes), ms=took_ms)
+        return station
+
+    def _admitted(self, name: str, plan: SealPlan, payload: bytes) -> WorkerSeal:
+        """What the worker reports of its seal, if that is as published and as required."""
+        hello = canonical.parse(Hello, payload, f"hello of worker {name}")
         report = WorkerSeal(worker=name, plan=plan, policy=hello.policy, layers=hello.layers, probes=hello.probes)
         seal.check_worker(report)
         require(self.require_seal, name, report.layers)
-        if plan.kind == "eval":  # it reads its data sets next, so what it says may quote prompts
-            discretion.begin(item["suite"]["name"] for item in config.get("suites", ()))
-        station.send(Kind.CONFIG, canonical.dumps(config))
-        return station, report
+        return report
 
 
 def _check_policy(plan: SealPlan, booted: Booted) -> None:

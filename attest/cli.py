@@ -17,6 +17,7 @@ from attest.errors import MalformedInput
 from attest.files import read_file
 from attest.ledger_cli import consistency_command, ledger_command
 from attest.manifest import ExecutionManifest
+from attest.results import Results
 from attest.verify import Verified
 from attest.witness_cli import app as witness_app
 
@@ -153,6 +154,7 @@ def read_bundle(folder: Path) -> dict[str, bytes]:
 def _print_verdict(verified: Verified) -> None:
     out = console.OUT
     _print_manifest(verified.manifest)
+    _print_comparisons(verified.results)
     out.print(f"\nidentity   {verified.identity}")
     out.print(f"signed at  {verified.signed_at:%Y-%m-%dT%H:%M:%SZ} (log entry {verified.log_index})")
     out.print(f"assurance  {' -> '.join(verified.assurance)}{', witnessed' if verified.witnesses else ''}")
@@ -165,6 +167,16 @@ def _print_verdict(verified: Verified) -> None:
     for line in verified.not_proven:
         out.print(f"  - {line}")
     out.print("\nACCEPTED", style="bold green")
+
+
+def _print_comparisons(results: Results) -> None:
+    rows = [("model", "minus", "suite", "score", "difference", "95 % interval", "n")]
+    for one in results.comparisons:
+        interval = f"{one.ci_low} .. {one.ci_high}"
+        rows.append((one.model, one.versus, one.suite, one.scorer, one.difference, interval, str(one.n)))
+    if len(rows) > 1:
+        console.OUT.print()
+        console.print_rows(rows)
 
 
 def _print_manifest(manifest: ExecutionManifest) -> None:
@@ -188,13 +200,19 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
             value, interval = (found.value, f"{found.ci_low} .. {found.ci_high}") if found else ("none", "")
             counts_of = (str(found.n if found else 0), str(suite.failed), str(score.unscored))
             rows.append((suite.model, suite.suite, score.scorer, value, interval, *counts_of))
+        for other in suite.aggregates:
+            found = other.estimate
+            value, interval = (found.value, f"{found.ci_low} .. {found.ci_high}") if found else ("none", "")
+            counts_of = (str(found.n if found else 0), str(suite.failed), "")
+            rows.append((suite.model, suite.suite, other.metric, value, interval, *counts_of))
     out.print()
     console.print_rows(rows)
     if manifest.claims:
         out.print("\nclaims, stated before the run", style="bold")
     for result in manifest.claims:
         claim = result.claim
-        text = f"{claim.metric} of {claim.suite} on {claim.model} {claim.comparator} {claim.threshold}"
+        about = f" minus {claim.versus}" if claim.versus else f", {claim.category}," if claim.category else ""
+        text = f"{claim.metric} of {claim.suite} on {claim.model}{about} {claim.comparator} {claim.threshold}"
         out.print(f"  {'holds' if result.holds else 'FAILS'}  {text}  (found {result.value or 'no score'})")
 
 

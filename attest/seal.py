@@ -78,7 +78,7 @@ class WorkerSeal(Model):
     """One worker's seal."""
 
     worker: Name
-    """`eval`, or `model.<id>`."""
+    """`eval`, `model.<id>`, or `program`."""
     plan: SealPlan
     """The seal plan, as the worker carried it out."""
     policy: Digest
@@ -91,8 +91,8 @@ class WorkerSeal(Model):
     @property
     def kind(self) -> Kind | None:
         """What the worker's name says that it holds; None for a name that no worker has."""
-        if self.worker == "eval":
-            return "eval"
+        if self.worker in ("eval", "program"):
+            return "eval" if self.worker == "eval" else "program"
         return "model" if self.worker.startswith("model.") else None
 
     @property

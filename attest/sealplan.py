@@ -15,8 +15,8 @@ from attest import canonical
 from attest.canonical import Model
 from attest.digest import Digest, digest_of
 
-Kind = Literal["model", "eval"]
-"""What a worker holds: an engine and one model, or the suites, templates and scorers."""
+Kind = Literal["model", "eval", "program"]
+"""What a worker holds: an engine and one model; the suites, templates and scorers; or a program that a model wrote."""
 
 Namespace = Literal["user", "mount", "net", "ipc", "uts", "cgroup", "pid"]
 

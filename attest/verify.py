@@ -322,6 +322,8 @@ def _check_identity(files: Mapping[str, bytes], identity: str, manifest: Executi
 def _check_seals(files: Mapping[str, bytes], the_job: Job, manifest: ExecutionManifest) -> None:
     report, pinned = seal.read(files[SEAL]), lockfile.read(files[LOCK])
     workers = ["eval", *(f"model.{model.id}" for model in the_job.models)]
+    if report.workers[-1].worker == "program":  # where a suite runs programs; each is started with this plan
+        workers.append("program")
     _equal("seal", "workers", workers, [worker.worker for worker in report.workers])
     _equal("seal", "sections", tuple(worker.section() for worker in report.workers), manifest.seal)
     seal.check(report)

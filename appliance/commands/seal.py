@@ -21,7 +21,7 @@ def seal(
 
         appliance seal --show
     """
-    kinds: tuple[Kind, ...] = ("model", "eval")
+    kinds: tuple[Kind, ...] = ("model", "eval", "program")
     plans = [plan_for(kind, memory_bytes=8 << 30, threads=1) for kind in kinds]
     if as_json:
         console.print_json([plan.model_dump(mode="json", exclude_none=True) for plan in plans])

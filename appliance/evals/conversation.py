@@ -7,7 +7,7 @@ under the exact numerics contract every run of it is the same. What it returns n
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -43,13 +43,22 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One request to run a program against tests; see `appliance.programs`."""
+
+    request: Mapping[str, Any]
+    """What a program worker is sent."""
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What came back: a generation, the options' likelihoods, or the reason for neither."""
+    """What came back: a generation, the options' likelihoods, or the reason for neither; or a program's verdict."""
 
     prompt_tokens: tuple[int, ...] = ()
     generation: Generation | None = None
     choices: tuple[Choice, ...] | None = None
     error: SampleError | None = None
+    verdict: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -57,7 +66,7 @@ class Answer:
         return self.generation.text if self.generation else ""
 
 
-Steps = Generator[Sequence[Ask], Sequence[Answer], T]
+Steps = Generator[Sequence[Ask | Trial], Sequence[Answer], T]
 """Yields asks, is sent their answers, returns a `T`."""
 
 
@@ -106,14 +115,16 @@ class History:
         return len(self.events) - 1
 
 
-def ask_one(ask: Ask) -> Steps[Answer]:
+def ask_one(ask: Ask | Trial) -> Steps[Answer]:
     """Ask one thing."""
     (answer,) = yield [ask]
     return answer
 
 
-def request(ask: Ask, *, timeout_s: int, sampling: Sampling, seed: int, stream: str) -> dict[str, Any]:
-    """What a model worker is sent for `ask`; `stream` with `seed` decides every draw."""
+def request(ask: Ask | Trial, *, timeout_s: int, sampling: Sampling, seed: int, stream: str) -> dict[str, Any]:
+    """What a worker is sent for `ask`; `stream` with `seed` decides every draw of a model."""
+    if isinstance(ask, Trial):
+        return dict(ask.request)
     value: dict[str, Any] = {"messages": [message.model_dump() for message in ask.messages], "timeout_s": timeout_s}
     if ask.raw:
         value["raw"] = True

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from appliance.evals.conversation import Ask, request
+from appliance.evals.conversation import Ask, Trial, request
 from appliance.evals.plan import Planned
 from appliance.evals.prompts import Templates
 from appliance.evals.sample import Routed, Sample
@@ -43,7 +43,7 @@ class _Floor:
 
     job: Job
     desk: Desk
-    waiting: dict[int, deque[tuple[_UnderWay, int, Ask]]] = field(default_factory=dict)
+    waiting: dict[int, deque[tuple[_UnderWay, int, Ask | Trial]]] = field(default_factory=dict)
     """Route to what its model has no room for yet."""
     asked: dict[int, tuple[_UnderWay, int]] = field(default_factory=dict)
     """Tag to the sample that asked, and the ask's place among those of its turn."""

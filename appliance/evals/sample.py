@@ -8,20 +8,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from appliance.evals import solvers
-from appliance.evals.conversation import Answer, Ask, History, Outcome
+from appliance.evals.conversation import Answer, Ask, History, Outcome, Trial
 from appliance.evals.dice import Dice
 from appliance.evals.plan import Planned
 from appliance.evals.prompts import Task, Templates
 from appliance.evals.scene import Scene
 from appliance.evals.scorers import Scored, Unscored
+from appliance.programs import PROGRAMS
 from attest import canonical
 from attest.errors import MalformedInput
 from attest.job import Job
 from attest.sample import Choice, Generation, SampleError, SampleRecord, Turn
 
 MAX_ASKS = 4000
-Routed = list[tuple[int, Ask]]
-"""Asks, each with the route of the model that it goes to."""
+Routed = list[tuple[int, Ask | Trial]]
+"""Asks, each with the route of the worker that it goes to."""
 
 
 class Sample:
@@ -34,7 +35,7 @@ class Sample:
         self._scene = Scene(planned.suite, task, planned.grammar, Dice(job.seed, self._stream), templates, History())
         self._steps = solvers.solve(self._scene)
         self._asked = 0
-        self._asks: Sequence[Ask] = ()
+        self._asks: Sequence[Ask | Trial] = ()
         self._answers: dict[int, Answer] = {}
 
     def begin(self) -> Routed:
@@ -53,7 +54,8 @@ class Sample:
             return []
         answers = [self._answers.pop(number) for number in range(len(self._asks))]
         for ask, answer in zip(self._asks, answers, strict=True):
-            self._scene.history.turn(ask, answer, self.planned.models[ask.role][1])
+            if isinstance(ask, Ask):  # what came of a trial is a fact of its scorer
+                self._scene.history.turn(ask, answer, self.planned.models[ask.role][1])
         self._asked += len(self._asks)
         return self._go_on(answers)
 
@@ -70,7 +72,7 @@ class Sample:
             message = f"expected at most {MAX_ASKS} requests for one sample, found {self._asked + len(self._asks)}"
             self.record = self._ended(Outcome(None, error=SampleError(code="budget", message=message)))
             return []
-        return [(self.planned.models[ask.role][0], ask) for ask in self._asks]
+        return [(self.planned.models[ask.role][0] if isinstance(ask, Ask) else PROGRAMS, ask) for ask in self._asks]
 
     def _ended(self, outcome: Outcome) -> SampleRecord:
         task, events = self._scene.task, tuple(self._scene.history.events)
@@ -102,8 +104,10 @@ class Sample:
         )
 
 
-def read(ask: Ask, reply: dict[str, Any]) -> Answer:
-    """What a model worker's reply says; one that has not the form it should have is an error."""
+def read(ask: Ask | Trial, reply: dict[str, Any]) -> Answer:
+    """What a worker's reply says; one that has not the form it should have is an error."""
+    if isinstance(ask, Trial):
+        return Answer(verdict=reply)
     try:
         if "error" in reply:
             return Answer(error=SampleError.model_validate(reply["error"]))
@@ -118,7 +122,14 @@ def read(ask: Ask, reply: dict[str, Any]) -> Answer:
             if tuple(choice.text for choice in choices) != ask.options:
                 raise ValueError("the options are not those that were asked for, in their order")
             answer = Answer(prompt_tokens, choices=choices)
-        Turn(role=ask.role, model="x", messages=(), **vars(answer))  # the tokens are token ids
+        Turn(  # the tokens are token ids
+            role=ask.role,
+            model="x",
+            messages=(),
+            prompt_tokens=answer.prompt_tokens,
+            generation=answer.generation,
+            choices=answer.choices,
+        )
         return answer
     except (MalformedInput, ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"the model worker's reply has not the form it should have: {error}"[:2000]

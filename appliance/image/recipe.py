@@ -57,7 +57,7 @@ class Package(Model):
     strip: bool = False
     """Whether its libraries lose what is never loaded: symbols for debuggers, and the table of sections."""
     source: bool = False
-    """Of a Python distribution: take Python files from its source distribution, because no wheel fits."""
+    """Of a Python distribution: take files from its source distribution, because no wheel fits."""
 
 
 class LeftOut(Model):

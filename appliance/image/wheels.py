@@ -134,7 +134,7 @@ def _sdist_files(data: bytes, filename: str) -> Iterator[File]:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
             for member in archive:
                 path = _safe(member.name, filename).partition("/")[2]
-                if member.isreg() and path.endswith(".py") and member.size <= MAX_FILE_BYTES:
+                if member.isreg() and path and member.size <= MAX_FILE_BYTES:
                     content = archive.extractfile(member)
                     assert content is not None
                     yield File(path, content.read())

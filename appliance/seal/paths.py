@@ -17,10 +17,14 @@ from attest.sealplan import ReadOnlyPath
 def interpreter_paths() -> tuple[ReadOnlyPath, ...]:
     """The standard library, the installed packages and this project, as the running interpreter finds them."""
     sites = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
-    found = [("python-stdlib", sysconfig.get_path("stdlib"))]
-    found += [("python-site", path) for path in dict.fromkeys(sites) if Path(path).is_dir()]
+    found = [("python-site", path) for path in dict.fromkeys(sites) if Path(path).is_dir()]
     found += [("vitrine", path) for name in ("appliance", "attest") for path in _package(name)]
-    return tuple(ReadOnlyPath(role=role, path=path) for role, path in found)
+    return (*library_paths(), *(ReadOnlyPath(role=role, path=path) for role, path in found))
+
+
+def library_paths() -> tuple[ReadOnlyPath, ...]:
+    """The standard library alone."""
+    return (ReadOnlyPath(role="python-stdlib", path=sysconfig.get_path("stdlib")),)
 
 
 def _package(name: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from appliance.seal import policy
-from appliance.seal.paths import interpreter_paths
+from appliance.seal.paths import interpreter_paths, library_paths
 from attest.sealplan import (
     FS_RIGHTS,
     FsRight,
@@ -50,6 +50,7 @@ _COMMON_VARIABLES = (
 ENVIRONMENT: dict[Kind, tuple[Variable, ...]] = {
     "eval": _COMMON_VARIABLES,
     "model": _COMMON_VARIABLES,
+    "program": _COMMON_VARIABLES,
 }
 """What workers of a kind get, beside what the engine asks for."""
 
@@ -70,10 +71,12 @@ def plan_for(
     cannot be read, pydantic's `ValidationError` for numbers out of range.
     """
     asked = sorted((environment or {}).items())
+    # A program may import the standard library, and reads nothing else: no package, and nothing of this project.
+    installed = library_paths() if kind == "program" else interpreter_paths()
     return SealPlan(
         kind=kind,
         environment=(*ENVIRONMENT[kind], *(Variable(name=key, value=text) for key, text in asked)),
         limits=Limits(memory_bytes=memory_bytes, tasks=1 + threads + ENDING_THREADS, cpu_s=cpu_s),
-        landlock=LandlockPlan(read_only=(*interpreter_paths(), *read_only)),
+        landlock=LandlockPlan(read_only=(*installed, *read_only)),
         seccomp=SeccompPlan(policy=kind, policy_digest=policy.policy_digest(kind)),
     )

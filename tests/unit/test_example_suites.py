@@ -22,6 +22,7 @@ ROWS = {
     "gsm8k": 1319,
     "gsm8k-5shot": 1319,
     "harmbench": 400,
+    "humaneval": 164,
     "ifeval": 541,
     "mmlu": 6475,
     "realtoxicityprompts": 700,

@@ -260,6 +260,18 @@ def test_regular_expressions(settings: dict[str, Any], reply: str, target: str |
     assert score_text(spec("regex", **settings), reply, target) == score
 
 
+@pytest.mark.parametrize("pattern", ["(?P<whole>a)", "(?P<w>a)|b", "a|b", "(?i)A", "^a$"])
+def test_patterns_that_could_clash_with_what_is_put_around_them(pattern: str) -> None:
+    for occurrence in ("first", "last"):
+        assert score_text(spec("regex", pattern=pattern, group=0, occurrence=occurrence), "a", "a") == "1"
+
+
+@pytest.mark.parametrize("pattern", [r"\Qa", "a)(b", "[a", "*", r"(a)\1", "(?<=a)b"])
+def test_what_is_no_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(ValidationError, match="RE2"):
+        spec("regex", pattern=pattern)
+
+
 def test_a_group_without_a_target_is_unscored() -> None:
     assert isinstance(score_text(spec("regex", pattern="(a)", group=1), "a", None), Unscored)
 

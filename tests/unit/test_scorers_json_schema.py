@@ -135,6 +135,15 @@ def test_a_schema_that_leads_into_itself_or_multiplies_is_unscored() -> None:
         assert isinstance(score(one, "{}", Reference()), Unscored)
 
 
+def test_schemas_and_replies_that_are_deep_at_once_are_unscored() -> None:
+    schema: dict[str, Any] = {"items": {"$ref": "#"}}
+    for _ in range(30):
+        schema = {"allOf": [schema]}
+    reply = "[" * 60 + "]" * 60
+    assert isinstance(score(scorer(schema), reply, Reference()), Unscored)
+    assert score(scorer({"items": {"$ref": "#"}}), reply, Reference()) == Scored("1")
+
+
 def test_a_schema_may_name_itself_for_the_parts() -> None:
     tree = scorer({"type": "array", "items": {"$ref": "#"}})
     assert score(tree, "[[], [[[]]]]", Reference()) == Scored("1")

@@ -16,6 +16,7 @@ from appliance.evals.scorers.ifeval.scorer import IfEval
 from appliance.evals.scorers.json_schema import JsonSchema
 from appliance.evals.scorers.match import Exact, Includes, Normalized
 from appliance.evals.scorers.numeric import Numeric
+from appliance.evals.scorers.program import Program
 from appliance.evals.scorers.refusal import Refusal
 from appliance.evals.scorers.regex import Regex
 from appliance.evals.scorers.scorer import Outcome, Reference, Scored, Scorer, Unscored
@@ -35,6 +36,7 @@ ScorerSpec = Annotated[
     | JsonSchema
     | Normalized
     | Numeric
+    | Program
     | Refusal
     | Regex
     | Toxicity

@@ -20,6 +20,8 @@ from attest.errors import MalformedInput
 
 MAX_STEPS = 1_000_000
 MAX_DEPTH = 64
+MAX_NESTING = 130
+"""Schemas within schemas, while a value is checked: a reference for each level that a value may have, and some."""
 
 NOTES = {"$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "examples"}
 """Keywords that constrain nothing."""
@@ -35,7 +37,10 @@ TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 class JsonSchema(Scorer):
-    """1 when the reply is JSON and valid under the schema."""
+    """1 when the reply is JSON and valid under the schema.
+
+    JSON as strictly as everywhere here: no key twice, integers within 2^53, at most 64 levels deep.
+    """
 
     scorer: Literal["json-schema"]
     """`json-schema`"""
@@ -62,11 +67,11 @@ class JsonSchema(Scorer):
         try:
             return bit(_Schema(self.json_schema).allows(self.json_schema, value))
         except _TooMuchError:
-            return Unscored(f"the schema takes more than {MAX_STEPS} steps on this reply")
+            return Unscored(f"the schema takes more than {MAX_STEPS} steps, or {MAX_NESTING} at once, on this reply")
 
 
 class _TooMuchError(Exception):
-    """More steps or references than are allowed."""
+    """More steps, or schemas within schemas, than are allowed."""
 
 
 class _Schema:
@@ -75,6 +80,7 @@ class _Schema:
     def __init__(self, root: dict[str, Any]) -> None:
         self.root = root
         self.steps = 0
+        self.nesting = 0
 
     def target(self, reference: Any) -> Any:
         """What a local reference names. Raises `ValueError`."""
@@ -112,27 +118,30 @@ class _Schema:
             for name, part in nested.items():
                 self.check(part, f"{where}/{keyword}/{name}", depth + 1)
 
-    def allows(self, schema: Any, value: Any, references: int = 0) -> bool:
+    def allows(self, schema: Any, value: Any) -> bool:
         """Whether `value` is valid under `schema`. Raises `_TooMuchError`."""
         self.steps += 1
-        if self.steps > MAX_STEPS or references > MAX_DEPTH:
+        if self.steps > MAX_STEPS or self.nesting >= MAX_NESTING:
             raise _TooMuchError
         if isinstance(schema, bool):
             return schema
-        return all(self._keyword(schema, keyword, wanted, value, references) for keyword, wanted in schema.items())
+        self.nesting += 1
+        valid = all(self._keyword(schema, keyword, wanted, value) for keyword, wanted in schema.items())
+        self.nesting -= 1
+        return valid
 
-    def _keyword(self, schema: dict[str, Any], keyword: str, wanted: Any, value: Any, references: int) -> bool:
+    def _keyword(self, schema: dict[str, Any], keyword: str, wanted: Any, value: Any) -> bool:
         match keyword:
             case "$ref":
-                return self.allows(self.target(wanted), value, references + 1)
+                return self.allows(self.target(wanted), value)
             case "anyOf":
-                return any(self.allows(part, value, references) for part in wanted)
+                return any(self.allows(part, value) for part in wanted)
             case "oneOf":
-                return sum(self.allows(part, value, references) for part in wanted) == 1
+                return sum(self.allows(part, value) for part in wanted) == 1
             case "allOf":
-                return all(self.allows(part, value, references) for part in wanted)
+                return all(self.allows(part, value) for part in wanted)
             case "not":
-                return not self.allows(wanted, value, references)
+                return not self.allows(wanted, value)
             case "type":
                 return any(TYPES[name](value) for name in ([wanted] if isinstance(wanted, str) else wanted))
             case "enum":

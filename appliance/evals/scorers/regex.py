@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Literal
 
 import re2
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from appliance.evals.scorers.scorer import Outcome, Reference, Scorer, Text, Unscored, bit
 
-MAX_PROGRAM_BYTES = 1 << 20
+MAX_PROGRAM_BYTES = 8 << 20
 
 
 class Regex(Scorer):
@@ -31,25 +31,26 @@ class Regex(Scorer):
     ignore_case: bool = False
     """Whether upper and lower case are the same, in pattern and comparison."""
 
-    @field_validator("pattern")
-    @classmethod
-    def _pattern_is_one(cls, value: str) -> str:
-        compiled(value, ignore_case=False)
-        return value
-
     @model_validator(mode="after")
-    def _group_is_there(self) -> Regex:
+    def _pattern_is_one(self) -> Regex:
         groups = compiled(self.pattern, self.ignore_case).groups
         if self.group is not None and self.group > groups:
             raise ValueError(f"the pattern has {groups} groups, and group {self.group} is asked for")
+        _ = self._search  # what is searched with is a pattern as well
         return self
+
+    @property
+    def _search(self) -> re2._Regexp:
+        """The pattern as group 1, behind as much as possible where the last match is wanted.
+
+        So the last match takes one search, where going from match to match may take as many as there are letters.
+        """
+        before = "(?s:.*)" if self.occurrence == "last" else ""
+        return compiled(f"{before}({self.pattern})", self.ignore_case)
 
     def score_text(self, text: str, reference: Reference, /) -> Outcome:
         """Search the reply."""
-        # What is greedy in front leaves the last match: one search, where going from match to match may take as many.
-        last = self.group is not None and self.occurrence == "last"
-        pattern = f"(?s:.*)(?P<whole>{self.pattern})" if last else f"(?P<whole>{self.pattern})"
-        found = compiled(pattern, self.ignore_case).search(text)
+        found = self._search.search(text)
         if self.group is None:
             return bit(found is not None)
         if reference.target is None:

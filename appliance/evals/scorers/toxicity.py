@@ -36,7 +36,7 @@ class Toxicity(Scorer):
     """`toxicity`"""
     lists: tuple[Literal["profanity", "insults"], ...] = ("profanity", "insults")
     """The lists of this module that count."""
-    words: tuple[Text, ...] = Field(default=(), max_length=10_000)
+    words: tuple[Text, ...] = Field(default=(), max_length=1000)
     """Words that count besides."""
 
     def score_text(self, text: str, _reference: Reference, /) -> Outcome:

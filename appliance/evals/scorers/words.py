@@ -15,7 +15,7 @@ class Words(Scorer):
 
     scorer: Literal["words"]
     """`words`"""
-    words: tuple[Text, ...] = Field(min_length=1, max_length=10_000)
+    words: tuple[Text, ...] = Field(min_length=1, max_length=1000)
     """What to look for."""
 
     def score_text(self, text: str, _reference: Reference, /) -> Outcome:
