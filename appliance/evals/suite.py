@@ -194,8 +194,11 @@ class Suite(Model):
         roles: set[Role] = {"target"}
         if any(isinstance(spec, Judge) for spec in self.scorers):
             roles.add("judge")
-        if self.attack is not None and any(strategy.needs_attacker for strategy in self.attack.strategies):
-            roles.add("attacker")
+        for strategy in self.attack.strategies if self.attack else ():
+            if strategy.needs_attacker:
+                roles.add("attacker")
+            if strategy.needs_judge:
+                roles.add("judge")
         return frozenset(roles)
 
     @model_validator(mode="after")
