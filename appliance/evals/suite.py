@@ -13,6 +13,7 @@ from appliance.evals.judge import Judge
 from appliance.evals.scorers import ScorerSpec
 from appliance.evals.scorers.scorer import Text
 from appliance.runtime import gbnf, schema
+from attest.aggregate import Aggregate, AttackSuccess
 from attest.canonical import Model
 from attest.job import Comparator, Fraction, Name, Sampling
 from attest.sample import Role
@@ -145,7 +146,7 @@ class Suite(Model):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Suite:
         labels = [spec.label for spec in self.scorers]
-        labels += [aggregate.name for spec in self.scorers for aggregate in spec.aggregates]
+        labels += [aggregate.name for aggregate in self.aggregates]
         if len(set(labels)) != len(labels):
             raise ValueError(f"names of scorers and metrics must be unique, found {labels}")
         for spec in self.scorers:
@@ -177,6 +178,12 @@ class Suite(Model):
             if self.attack.success.scorer not in [spec.label for spec in self.scorers]:
                 raise ValueError(f"attack.success names scorer {self.attack.success.scorer!r}, which the suite has not")
         return self
+
+    @property
+    def aggregates(self) -> tuple[Aggregate, ...]:
+        """What is to be reported besides the scorers' means."""
+        of_scorers = tuple(aggregate for spec in self.scorers for aggregate in spec.aggregates)
+        return of_scorers if self.attack is None else (*of_scorers, AttackSuccess(scorer=self.attack.success.scorer))
 
     @property
     def files(self) -> dict[str, Dataset]:

@@ -85,7 +85,7 @@ def ran(spec: Suite, *models: Model, rows: list[dict[str, Any]], seed: int = 0) 
     }
     desk = Desk(*models)
     entry = canonical.validate(JobSuite, job["suites"][0], "entry")  # type: ignore[index]
-    planned = plan.make(names, [(entry, spec, prompts.tasks(spec, rows, None))])
+    planned = plan.make(names, [(entry, spec, prompts.tasks(spec, rows))])
     records = list(run(canonical.validate(Job, job, "job"), planned, desk))
     for record in records:
         canonical.parse(SampleRecord, canonical.dump_model(record), "record")
