@@ -10,6 +10,7 @@ import typer
 
 from attest import canonical, capsule, console, policy, reference, statement, validity, verify
 from attest.appraise_cli import command as appraise_command
+from attest.attacks import AttackResult
 from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
 from attest.errors import MalformedInput
@@ -123,6 +124,7 @@ def read_bundle(folder: Path) -> dict[str, bytes]:
 def _print_verdict(verified: Verified) -> None:
     out = console.OUT
     _print_manifest(verified.manifest)
+    _print_attacks(verified.results.attacks or ())
     out.print(f"\nidentity   {verified.identity}")
     out.print(f"signed at  {verified.signed_at:%Y-%m-%dT%H:%M:%SZ} (log entry {verified.log_index})")
     out.print(f"assurance  {' -> '.join(verified.assurance)}")
@@ -135,6 +137,14 @@ def _print_verdict(verified: Verified) -> None:
     for line in verified.not_proven:
         out.print(f"  - {line}")
     out.print("\nACCEPTED", style="bold green")
+
+
+def _print_rows(rows: list[tuple[str, ...]]) -> None:
+    """A table, as wide as it has to be: a name or a number that is cut off is no result."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    console.OUT.print()
+    for row in rows:
+        console.OUT.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_manifest(manifest: ExecutionManifest) -> None:
@@ -151,24 +161,35 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
     counts = manifest.counts
     out.print(f"samples    {counts.planned} planned, {counts.run} run, {counts.failed} failed")
     out.print(f"transcript {manifest.transcript.root}")
-    rows = [("model", "suite", "score", "value", "95 % interval", "n", "failed", "unscored")]
+    rows: list[tuple[str, ...]] = [("model", "suite", "score", "value", "95 % interval", "n", "failed", "unscored")]
     for suite in manifest.suites:
         for score in suite.scores:
             found = score.estimate
             value, interval = (found.value, f"{found.ci_low} .. {found.ci_high}") if found else ("none", "")
             counts_of = (str(found.n if found else 0), str(suite.failed), str(score.unscored))
             rows.append((suite.model, suite.suite, score.scorer, value, interval, *counts_of))
-    # As wide as it has to be, whatever the terminal: a name or a number that is cut off is no result.
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    out.print()
-    for row in rows:
-        out.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    _print_rows(rows)
     if manifest.claims:
         out.print("\nclaims, stated before the run", style="bold")
     for result in manifest.claims:
         claim = result.claim
-        text = f"{claim.metric} of {claim.suite} on {claim.model} {claim.comparator} {claim.threshold}"
+        what = claim.metric if claim.category is None else f"{claim.metric} of {claim.category}"
+        text = f"{what} of {claim.suite} on {claim.model} {claim.comparator} {claim.threshold}"
         out.print(f"  {'holds' if result.holds else 'FAILS'}  {text}  (found {result.value or 'no score'})")
+
+
+def _print_attacks(attacks: tuple[AttackResult, ...]) -> None:
+    head = ("model", "suite", "strategy", "success", "95 % interval", "rows", "failed", "queries", "to first")
+    rows: list[tuple[str, ...]] = [(*head, "above direct", "95 % interval")]
+    for found in attacks:
+        rate, more = found.success, found.versus_direct
+        value = (rate.value, f"{rate.ci_low} .. {rate.ci_high}", str(rate.n)) if rate else ("none", "", "0")
+        above = (more.value, f"{more.ci_low} .. {more.ci_high}") if more else ("", "")
+        counts = (str(found.failed), str(found.queries), found.first_success_median or "")
+        rows.append((found.model, found.suite, found.strategy, *value, *counts, *above))
+    if attacks:
+        console.OUT.print("\nattacks; to first: the median number of the first query that succeeded", style="bold")
+        _print_rows(rows)
 
 
 def _verdict_json(verified: Verified) -> dict[str, Any]:
