@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from appliance.evals.agent import Ended, work
 from appliance.evals.agents.strategy import Proposal, Seen, Strategy
 from appliance.evals.conversation import Answer, Outcome, Scores, Steps
 from appliance.evals.grading import grade_all
 from appliance.evals.scene import Scene
-from appliance.evals.scorers import Scored
+from appliance.evals.scorers import Scored, Unscored
 from appliance.evals.suite import Success
 from attest import metrics
 from attest.sample import Attack, SampleError
@@ -53,12 +54,24 @@ class _Tried:
 
 
 def _query(scene: Scene, proposals: Sequence[Proposal]) -> Steps[list[_Tried]]:
-    answers = yield [scene.ask(each.messages, label=each.label, sampling=each.sampling) for each in proposals]
-    begin = len(scene.history.events) - len(answers)
+    """Those of a round are asked side by side, but for agents, which take their turns one agent after the other."""
+    if any(each.tools for each in proposals):
+        ended = []
+        for one in proposals:
+            ended.append((yield from work(scene, one.messages, label=one.label, sampling=one.sampling)))
+    else:
+        asks = [scene.ask(each.messages, label=each.label, sampling=each.sampling) for each in proposals]
+        answers = yield asks
+        begin = len(scene.history.events) - len(answers)
+        ended = [Ended(begin + number, answer) for number, answer in enumerate(answers)]
     tried = []
-    for number, (proposal, answer) in enumerate(zip(proposals, answers, strict=True)):
-        scores = {} if answer.error else (yield from grade_all(scene, answer))
-        tried.append(_Tried(begin + number, scores, _seen(scene, proposal, answer, scores)))
+    for proposal, each in zip(proposals, ended, strict=True):
+        scores: Scores = {}
+        if each.unanswered is not None:
+            scores = {spec.label: Unscored(each.unanswered) for spec in scene.suite.scorers}
+        elif each.answer.error is None:
+            scores = yield from grade_all(scene, each.answer)
+        tried.append(_Tried(each.place, scores, _seen(scene, proposal, each.answer, scores)))
     return tried
 
 

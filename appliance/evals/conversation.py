@@ -7,7 +7,7 @@ under the exact numerics contract every run of it is the same. What it returns n
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -40,6 +40,8 @@ class Ask:
     """What the completion has to follow, in GBNF."""
     raw: bool = False
     """Without the model's chat template: the one message's text as it is."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """What the chat template is given to describe to the model."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,16 @@ class Answer:
     generation: Generation | None = None
     choices: tuple[Choice, ...] | None = None
     error: SampleError | None = None
+    said: str | None = None
+    """What counts as the reply, where that is not the whole completion."""
+    world: Mapping[str, str] | None = None
+    """Of an agent: the key-value world as it was left."""
 
     @property
     def text(self) -> str:
-        """The completion; empty where there is none."""
+        """The reply; empty where there is none."""
+        if self.said is not None:
+            return self.said
         return self.generation.text if self.generation else ""
 
 
@@ -114,9 +122,12 @@ def ask_one(ask: Ask) -> Steps[Answer]:
 
 def request(ask: Ask, *, timeout_s: int, sampling: Sampling, seed: int, stream: str) -> dict[str, Any]:
     """What a model worker is sent for `ask`; `stream` with `seed` decides every draw."""
-    value: dict[str, Any] = {"messages": [message.model_dump() for message in ask.messages], "timeout_s": timeout_s}
+    messages = [message.model_dump(mode="json", exclude_none=True) for message in ask.messages]
+    value: dict[str, Any] = {"messages": messages, "timeout_s": timeout_s}
     if ask.raw:
         value["raw"] = True
+    if ask.tools:
+        value["tools"] = [dict(tool) for tool in ask.tools]
     if ask.options is not None:
         return value | {"op": "choose", "options": list(ask.options)}
     return value | {

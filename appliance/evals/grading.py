@@ -7,12 +7,15 @@ from appliance.evals.judge import Judge, judge
 from appliance.evals.scene import Scene
 from appliance.evals.scorers import Outcome, Reference, score
 from appliance.evals.suite import Scorer
+from appliance.evals.tools.end_state import EndState, end_state
 
 
 def grade(scene: Scene, spec: Scorer, answer: Answer) -> Steps[Outcome]:
     """The score that `spec` gives the target's `answer`, or the reason for none."""
     if isinstance(spec, Judge):
         return (yield from judge(scene, spec, answer))
+    if isinstance(spec, EndState):
+        return end_state(scene, spec, answer.world)
     did = answer.text if answer.choices is None else answer.choices
     return score(spec, did, Reference(scene.task.target, scene.task.row))
 

@@ -118,7 +118,7 @@ def read(ask: Ask, reply: dict[str, Any]) -> Answer:
             if tuple(choice.text for choice in choices) != ask.options:
                 raise ValueError("the options are not those that were asked for, in their order")
             answer = Answer(prompt_tokens, choices=choices)
-        Turn(role=ask.role, model="x", messages=(), **vars(answer))  # the tokens are token ids
+        History().turn(ask, answer, "x")  # the tokens are token ids
         return answer
     except (MalformedInput, ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"the model worker's reply has not the form it should have: {error}"[:2000]

@@ -12,6 +12,8 @@ from appliance.evals.dataset import Dataset
 from appliance.evals.judge import Judge
 from appliance.evals.scorers import ScorerSpec
 from appliance.evals.scorers.scorer import Text
+from appliance.evals.tools.end_state import EndState
+from appliance.evals.tools.settings import AgentSpec
 from appliance.runtime import gbnf, schema
 from attest.aggregate import Aggregate, AttackSuccess
 from attest.canonical import Model
@@ -76,7 +78,7 @@ class Shots(Model):
     their own, and `prompt.user` has them as the list of rows `shots`."""
 
 
-Scorer = Annotated[ScorerSpec | Judge, Field(discriminator="scorer")]
+Scorer = Annotated[ScorerSpec | EndState | Judge, Field(discriminator="scorer")]
 """One scorer of a suite."""
 
 
@@ -128,8 +130,11 @@ class Suite(Model):
     """How a row is read."""
     prompt: Prompt
     """What the model is asked."""
-    solver: Literal["generate", "choose", "attack"] = "generate"
-    """`generate` a completion, `choose` among options by log-likelihood, or `attack` with strategies."""
+    solver: Literal["generate", "choose", "agent", "attack"] = "generate"
+    """`generate` a completion, `choose` among options by log-likelihood, let an `agent` use tools, or `attack` with
+    strategies."""
+    agent: AgentSpec | None = None
+    """For `agent`, and for an attack's strategy `tools`: the tools and the limits."""
     attack: AttackSpec | None = None
     """For `attack`: who attacks, and what success is."""
     sampling: Sampling | None = None
@@ -166,6 +171,18 @@ class Suite(Model):
             raise ValueError("a raw prompt is one text: no attack, and shots only as the list in prompt.user")
         if self.shots and self.shots.assistant and not (self.shots.user or self.prompt.user):
             raise ValueError("shots with an answer need shots.user, where prompt.user is not there")
+        return self
+
+    @model_validator(mode="after")
+    def _agent_has_what_it_needs(self) -> Suite:
+        strategies = self.attack.strategies if self.attack else ()
+        if (self.solver == "agent" or any(spec.needs_agent for spec in strategies)) != (self.agent is not None):
+            raise ValueError("solver 'agent' and strategy 'tools' need settings under agent, and no other takes them")
+        if self.agent is not None and (self.prompt.raw or self.constraint is not None):
+            raise ValueError("an agent's replies have their own form: no raw prompt, grammar or json_schema")
+        has_world = self.agent is not None and any(tool.tool == "kv" for tool in self.agent.tools)
+        if any(isinstance(spec, EndState) for spec in self.scorers) and not has_world:
+            raise ValueError("scorer 'end_state' looks at the world of a tool 'kv', and the suite has none")
         return self
 
     @model_validator(mode="after")

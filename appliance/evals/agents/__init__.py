@@ -23,6 +23,7 @@ from appliance.evals.agents.passwords import Passwords
 from appliance.evals.agents.past_tense import PastTense
 from appliance.evals.agents.persona import Persona
 from appliance.evals.agents.tap import Tap
+from appliance.evals.agents.tools import Tools
 from appliance.evals.agents.wrappers import Wrappers
 
 StrategySpec = Annotated[
@@ -38,6 +39,7 @@ StrategySpec = Annotated[
     | PastTense
     | Persona
     | Tap
+    | Tools
     | Wrappers,
     Field(discriminator="strategy"),
 ]

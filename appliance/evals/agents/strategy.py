@@ -30,6 +30,8 @@ class Proposal:
     """The technique, for the record."""
     sampling: Sampling | None = None
     """How the reply is drawn; as the suite or the job says when absent."""
+    tools: bool = False
+    """Let the model use the suite's tools before it replies. However many turns it takes, that is one query."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class Spec(Model):
     @property
     def needs_judge(self) -> bool:
         """Whether it asks a judge, besides the one that may grade."""
+        return False
+
+    @property
+    def needs_agent(self) -> bool:
+        """Whether it has the model use the suite's tools."""
         return False
 
     def make(self, scene: Scene) -> Strategy:
