@@ -112,10 +112,16 @@ def load_suites(loaded: LoadedJob, data: tuple[Path, ...] = ()) -> list[LoadedSu
         scorers = [spec for item in suites if item.suite.name == claim.suite for spec in item.suite.scorers]
         known = {spec.label for spec in scorers}
         if claim.versus is None:
-            known |= {aggregate.name for spec in scorers for aggregate in spec.aggregates}
+            known |= {one.name for item in suites if item.suite.name == claim.suite for one in item.suite.aggregates}
         if claim.metric not in known:
             raise MalformedInput(
                 "job", f"a claim is about {claim.metric!r} of suite {claim.suite!r}; that suite has {sorted(known)}"
+            )
+        attacks = [item.suite.attack for item in suites if item.suite.name == claim.suite and item.suite.attack]
+        strategies = [strategy.label for attack in attacks for strategy in attack.strategies]
+        if strategies and claim.category not in (None, *strategies):
+            raise MalformedInput(
+                "job", f"a claim is about strategy {claim.category!r} of suite {claim.suite!r}; it has {strategies}"
             )
     return suites
 

@@ -1,4 +1,4 @@
-"""Metrics of a suite that are no mean of one score a sample: pass@k, bias scores, ratios.
+"""Metrics of a suite that are no mean of one score a sample: pass@k, bias scores, ratios, attacks.
 
 A suite's plan names them before the first sample; each is a pure function of the records. What they count beyond
 scores stands in the records as facts, which the scorer of the same name noted.
@@ -144,5 +144,31 @@ class Ratio(Model):
         return Fraction(sum(pair[0] for pair in pairs), below) if below else None
 
 
-Aggregate = Annotated[PassAtK | BiasScore | Ratio, Field(discriminator="kind")]
+class AttackSuccess(Model):
+    """The share of attacks, one strategy on one row each, in which a query succeeded.
+
+    A claim names the strategy as its category; over all strategies the value says little.
+    """
+
+    kind: Literal["attack-success"] = "attack-success"
+    """`attack-success`"""
+    name: Name = "attack-success"
+    """How results and claims name it."""
+    scorer: Name
+    """The scorer that decides over success."""
+
+    def scores(self, records: Sequence[SampleRecord]) -> list[Fraction]:
+        """1 for each attack with a success, 0 for each without."""
+        return [Fraction(record.attack.first_success is not None) for record in records if record.attack is not None]
+
+    def estimate(self, records: Sequence[SampleRecord]) -> Estimate | None:
+        """The mean over the attacks."""
+        return metrics.estimate(self.scores(records))
+
+    def exact(self, records: Sequence[SampleRecord]) -> Fraction | None:
+        """The mean over the attacks."""
+        return metrics.mean(self.scores(records))
+
+
+Aggregate = Annotated[PassAtK | BiasScore | Ratio | AttackSuccess, Field(discriminator="kind")]
 """A metric that is no mean of scores."""

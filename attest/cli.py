@@ -11,6 +11,7 @@ import typer
 
 from attest import canonical, capsule, console, policies, policy, reference, statement, validity, verify
 from attest.appraise_cli import command as appraise_command
+from attest.attacks import AttackResult
 from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
 from attest.errors import MalformedInput
@@ -155,6 +156,7 @@ def _print_verdict(verified: Verified) -> None:
     out = console.OUT
     _print_manifest(verified.manifest)
     _print_comparisons(verified.results)
+    _print_attacks(verified.results.attacks or ())
     out.print(f"\nidentity   {verified.identity}")
     out.print(f"signed at  {verified.signed_at:%Y-%m-%dT%H:%M:%SZ} (log entry {verified.log_index})")
     out.print(f"assurance  {' -> '.join(verified.assurance)}{', witnessed' if verified.witnesses else ''}")
@@ -193,7 +195,7 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
     counts = manifest.counts
     out.print(f"samples    {counts.planned} planned, {counts.run} run, {counts.failed} failed")
     out.print(f"transcript {manifest.transcript.root}")
-    rows = [("model", "suite", "score", "value", "95 % interval", "n", "failed", "unscored")]
+    rows: list[tuple[str, ...]] = [("model", "suite", "score", "value", "95 % interval", "n", "failed", "unscored")]
     for suite in manifest.suites:
         for score in suite.scores:
             found = score.estimate
@@ -214,6 +216,20 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
         about = f" minus {claim.versus}" if claim.versus else f", {claim.category}," if claim.category else ""
         text = f"{claim.metric} of {claim.suite} on {claim.model}{about} {claim.comparator} {claim.threshold}"
         out.print(f"  {'holds' if result.holds else 'FAILS'}  {text}  (found {result.value or 'no score'})")
+
+
+def _print_attacks(attacks: tuple[AttackResult, ...]) -> None:
+    head = ("model", "suite", "strategy", "success", "95 % interval", "rows", "failed", "queries", "to first")
+    rows: list[tuple[str, ...]] = [(*head, "above direct", "95 % interval")]
+    for found in attacks:
+        rate, more = found.success, found.versus_direct
+        value = (rate.value, f"{rate.ci_low} .. {rate.ci_high}", str(rate.n)) if rate else ("none", "", "0")
+        above = (more.value, f"{more.ci_low} .. {more.ci_high}") if more else ("", "")
+        counts = (str(found.failed), str(found.queries), found.first_success_median or "")
+        rows.append((found.model, found.suite, found.strategy, *value, *counts, *above))
+    if attacks:
+        console.OUT.print("\nattacks; to first: the median number of the first query that succeeded", style="bold")
+        console.print_rows(rows)
 
 
 def _verdict_json(verified: Verified) -> dict[str, Any]:

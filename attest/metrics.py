@@ -52,7 +52,7 @@ def estimate(
         spread = sum(((value - mean) ** 2 for value in values), Decimal(0))
         stderr = (spread / (n - 1) / n).sqrt() if n > 1 else Decimal(0)
         binary = all(value in (0, 1) for value in values)
-        low, high = _wilson(mean, n) if binary else (mean - Z_95 * stderr, mean + Z_95 * stderr)
+        low, high = wilson(mean, n) if binary else (mean - Z_95 * stderr, mean + Z_95 * stderr)
         drawn = bootstrap.interval(values) if with_bootstrap else None
 
         def moved(end: Decimal) -> str:
@@ -69,7 +69,8 @@ def estimate(
         )
 
 
-def _wilson(mean: Decimal, n: Decimal) -> tuple[Decimal, Decimal]:
+def wilson(mean: Decimal, n: Decimal) -> tuple[Decimal, Decimal]:
+    """Both ends of Wilson's 95 % interval for the share `mean` of `n`."""
     square = Z_95 * Z_95
     centre = mean + square / (2 * n)
     half = Z_95 * (mean * (1 - mean) / n + square / (4 * n * n)).sqrt()

@@ -13,8 +13,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from attest import comparison, metrics
+from attest import attacks, comparison, metrics
 from attest.aggregate import Aggregate
+from attest.attacks import AttackResult
 from attest.canonical import Model
 from attest.comparison import Comparison
 from attest.digest import Digest
@@ -126,6 +127,8 @@ class Results(Model):
     """In the order of the plan."""
     comparisons: tuple[Comparison, ...] = ()
     """Of every scorer of a suite that ran on several models, for each pair: the later model minus the earlier."""
+    attacks: tuple[AttackResult, ...] = ()
+    """What each strategy of an attack came to, in the order of the plan."""
     claims: tuple[ClaimResult, ...]
     """In the order of the job."""
 
@@ -147,6 +150,7 @@ def tabulate(job: Job, plan: Sequence[PlannedSuite], records: Iterable[SampleRec
         complete=all(suite.planned == suite.run + suite.failed for suite in suites),
         suites=suites,
         comparisons=tuple(_comparisons(plan, groups)),
+        attacks=tuple(found for group in groups.values() for found in attacks.tabulate(group)),
         claims=tuple(_claim(claim, plan, groups) for claim in job.claims),
     )
 

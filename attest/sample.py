@@ -19,6 +19,15 @@ Token = Annotated[int, Field(ge=0, lt=2**31)]
 """A token id."""
 
 
+class Call(Model):
+    """A call of a tool, as a message of the assistant carries it."""
+
+    name: str = Field(min_length=1, max_length=200)
+    """The function, as the model named it."""
+    arguments: str
+    """Its arguments: a JSON object."""
+
+
 class Message(Model):
     """One chat message."""
 
@@ -26,6 +35,18 @@ class Message(Model):
     """Who speaks."""
     content: str
     """What is said."""
+    tool_calls: tuple[Call, ...] | None = Field(default=None, min_length=1)
+    """Of the assistant: the tools that it called. Their results follow, one message each, in the same order."""
+    name: str | None = Field(default=None, max_length=200)
+    """Of a tool: which one speaks."""
+
+    @model_validator(mode="after")
+    def _each_role_has_its_own(self) -> Message:
+        if self.tool_calls is not None and self.role != "assistant":
+            raise ValueError("only the assistant calls tools")
+        if self.name is not None and self.role != "tool":
+            raise ValueError("only a tool has a name")
+        return self
 
 
 class Generation(Model):

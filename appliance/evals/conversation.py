@@ -40,6 +40,8 @@ class Ask:
     """What the completion has to follow, in GBNF."""
     raw: bool = False
     """Without the model's chat template: the one message's text as it is."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """What the chat template is given to describe to the model."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,17 @@ class Answer:
     choices: tuple[Choice, ...] | None = None
     error: SampleError | None = None
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    """Of a trial: what the program worker says."""
+    said: str | None = None
+    """What counts as the reply, where that is not the whole completion."""
+    world: Mapping[str, str] | None = None
+    """Of an agent: the key-value world as it was left."""
 
     @property
     def text(self) -> str:
-        """The completion; empty where there is none."""
+        """The reply; empty where there is none."""
+        if self.said is not None:
+            return self.said
         return self.generation.text if self.generation else ""
 
 
@@ -125,9 +134,12 @@ def request(ask: Ask | Trial, *, timeout_s: int, sampling: Sampling, seed: int, 
     """What a worker is sent for `ask`; `stream` with `seed` decides every draw of a model."""
     if isinstance(ask, Trial):
         return dict(ask.request)
-    value: dict[str, Any] = {"messages": [message.model_dump() for message in ask.messages], "timeout_s": timeout_s}
+    messages = [message.model_dump(mode="json", exclude_none=True) for message in ask.messages]
+    value: dict[str, Any] = {"messages": messages, "timeout_s": timeout_s}
     if ask.raw:
         value["raw"] = True
+    if ask.tools:
+        value["tools"] = [dict(tool) for tool in ask.tools]
     if ask.options is not None:
         return value | {"op": "choose", "options": list(ask.options)}
     return value | {

@@ -9,12 +9,15 @@ from appliance.evals.scene import Scene
 from appliance.evals.scorers import Outcome, Reference, Unscored, score
 from appliance.evals.scorers.program import Program
 from appliance.evals.suite import Scorer
+from appliance.evals.tools.end_state import EndState, end_state
 
 
 def grade(scene: Scene, spec: Scorer, answer: Answer) -> Steps[Outcome]:
     """The score that `spec` gives the target's `answer`, or the reason for none."""
     if isinstance(spec, Judge):
         return (yield from judge(scene, spec, answer))
+    if isinstance(spec, EndState):
+        return end_state(scene, spec, answer.world)
     reference = Reference(scene.task.target, scene.task.row)
     if isinstance(spec, Program):
         trial = spec.trial(answer.text, reference)

@@ -46,7 +46,7 @@ class Planned:
             suite=self.suite.name,
             samples=len(self.tasks),
             scorers=tuple(spec.label for spec in self.suite.scorers),
-            aggregates=tuple(aggregate for spec in self.suite.scorers for aggregate in spec.aggregates),
+            aggregates=self.suite.aggregates,
         )
 
 

@@ -122,14 +122,7 @@ def read(ask: Ask | Trial, reply: dict[str, Any]) -> Answer:
             if tuple(choice.text for choice in choices) != ask.options:
                 raise ValueError("the options are not those that were asked for, in their order")
             answer = Answer(prompt_tokens, choices=choices)
-        Turn(  # the tokens are token ids
-            role=ask.role,
-            model="x",
-            messages=(),
-            prompt_tokens=answer.prompt_tokens,
-            generation=answer.generation,
-            choices=answer.choices,
-        )
+        History().turn(ask, answer, "x")  # the tokens are token ids
         return answer
     except (MalformedInput, ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"the model worker's reply has not the form it should have: {error}"[:2000]

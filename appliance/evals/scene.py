@@ -31,6 +31,14 @@ class Scene:
     history: History
     """What happened so far."""
 
+    @property
+    def queries(self) -> int:
+        """Queries to the target that this row's strategy has. Raises `RuntimeError` where nobody attacks."""
+        setting, spec = self.suite.attack, self.task.strategy
+        if setting is None or spec is None:
+            raise RuntimeError("an attack needs its settings, and a task its strategy")
+        return spec.queries or setting.queries
+
     def ask(self, messages: Sequence[Message], *, label: str = "", sampling: Sampling | None = None) -> Ask:
         """An ask of the target, as the suite says."""
         return Ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from appliance.evals.agent import agent
 from appliance.evals.attack import attack
 from appliance.evals.conversation import Ask, Outcome, Steps, ask_one
 from appliance.evals.grading import grade_all
@@ -14,7 +15,7 @@ def solve(scene: Scene) -> Steps[Outcome]:
         return plain(scene, scene.ask(scene.task.messages))
     if scene.suite.solver == "choose":
         return plain(scene, Ask(scene.task.messages, options=scene.task.choices, raw=scene.suite.prompt.raw))
-    return attack(scene)
+    return agent(scene) if scene.suite.solver == "agent" else attack(scene)
 
 
 def plain(scene: Scene, ask: Ask) -> Steps[Outcome]:

@@ -12,7 +12,10 @@ from appliance.evals.dataset import Dataset
 from appliance.evals.judge import Judge
 from appliance.evals.scorers import ScorerSpec
 from appliance.evals.scorers.scorer import Text
+from appliance.evals.tools.end_state import EndState
+from appliance.evals.tools.settings import AgentSpec
 from appliance.runtime import gbnf, schema
+from attest.aggregate import Aggregate, AttackSuccess
 from attest.canonical import Model
 from attest.job import Comparator, Fraction, Name, Sampling
 from attest.sample import Role
@@ -75,7 +78,7 @@ class Shots(Model):
     their own, and `prompt.user` has them as the list of rows `shots`."""
 
 
-Scorer = Annotated[ScorerSpec | Judge, Field(discriminator="scorer")]
+Scorer = Annotated[ScorerSpec | EndState | Judge, Field(discriminator="scorer")]
 """One scorer of a suite."""
 
 
@@ -127,8 +130,11 @@ class Suite(Model):
     """How a row is read."""
     prompt: Prompt
     """What the model is asked."""
-    solver: Literal["generate", "choose", "attack"] = "generate"
-    """`generate` a completion, `choose` among options by log-likelihood, or `attack` with strategies."""
+    solver: Literal["generate", "choose", "agent", "attack"] = "generate"
+    """`generate` a completion, `choose` among options by log-likelihood, let an `agent` use tools, or `attack` with
+    strategies."""
+    agent: AgentSpec | None = None
+    """For `agent`, and for an attack's strategy `tools`: the tools and the limits."""
     attack: AttackSpec | None = None
     """For `attack`: who attacks, and what success is."""
     sampling: Sampling | None = None
@@ -145,7 +151,7 @@ class Suite(Model):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Suite:
         labels = [spec.label for spec in self.scorers]
-        labels += [aggregate.name for spec in self.scorers for aggregate in spec.aggregates]
+        labels += [aggregate.name for aggregate in self.aggregates]
         if len(set(labels)) != len(labels):
             raise ValueError(f"names of scorers and metrics must be unique, found {labels}")
         for spec in self.scorers:
@@ -168,6 +174,18 @@ class Suite(Model):
         return self
 
     @model_validator(mode="after")
+    def _agent_has_what_it_needs(self) -> Suite:
+        strategies = self.attack.strategies if self.attack else ()
+        if (self.solver == "agent" or any(spec.needs_agent for spec in strategies)) != (self.agent is not None):
+            raise ValueError("solver 'agent' and strategy 'tools' need settings under agent, and no other takes them")
+        if self.agent is not None and (self.prompt.raw or self.constraint is not None):
+            raise ValueError("an agent's replies have their own form: no raw prompt, grammar or json_schema")
+        has_world = self.agent is not None and any(tool.tool == "kv" for tool in self.agent.tools)
+        if any(isinstance(spec, EndState) for spec in self.scorers) and not has_world:
+            raise ValueError("scorer 'end_state' looks at the world of a tool 'kv', and the suite has none")
+        return self
+
+    @model_validator(mode="after")
     def _attack_has_what_it_needs(self) -> Suite:
         if (self.solver == "attack") != (self.attack is not None):
             raise ValueError("solver 'attack' needs its settings under attack, and no other takes them")
@@ -177,6 +195,12 @@ class Suite(Model):
             if self.attack.success.scorer not in [spec.label for spec in self.scorers]:
                 raise ValueError(f"attack.success names scorer {self.attack.success.scorer!r}, which the suite has not")
         return self
+
+    @property
+    def aggregates(self) -> tuple[Aggregate, ...]:
+        """What is to be reported besides the scorers' means."""
+        of_scorers = tuple(aggregate for spec in self.scorers for aggregate in spec.aggregates)
+        return of_scorers if self.attack is None else (*of_scorers, AttackSuccess(scorer=self.attack.success.scorer))
 
     @property
     def files(self) -> dict[str, Dataset]:
@@ -194,8 +218,11 @@ class Suite(Model):
         roles: set[Role] = {"target"}
         if any(isinstance(spec, Judge) for spec in self.scorers):
             roles.add("judge")
-        if self.attack is not None and any(strategy.needs_attacker for strategy in self.attack.strategies):
-            roles.add("attacker")
+        for strategy in self.attack.strategies if self.attack else ():
+            if strategy.needs_attacker:
+                roles.add("attacker")
+            if strategy.needs_judge:
+                roles.add("judge")
         return frozenset(roles)
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from appliance.runtime.chat import ChatTemplate
+from appliance.runtime.chat import ChatTemplate, ChatTemplateError
 from attest.sample import Message
 
 
@@ -45,15 +45,17 @@ class Model:
             raise RequestError("unsupported", problem)
         self.template = self._chat_template()
 
-    def prompt(self, messages: Sequence[Message], *, raw: bool = False) -> list[int]:
-        """Token ids of the conversation, rendered with the model's chat template.
+    def prompt(self, messages: Sequence[Message], *, raw: bool = False, tools: Sequence[Any] = ()) -> list[int]:
+        """Token ids of the conversation, rendered with the model's chat template, which is given the `tools`.
 
         Without a template, and when it is to be `raw`, they are those of the contents, joined by line feeds.
         """
+        if self.template is None and tools:
+            raise ChatTemplateError("the model has no chat template, and so no form for tools: use calls: grammar")
         if self.template is None or raw:
             return self.tokenize("\n".join(message.content for message in messages), special=False, add_bos=True)
         tokens: list[int] = []
-        for text, special in self.template.render(messages):
+        for text, special in self.template.render(messages, tools):
             tokens += self.tokenize(text, special=special, add_bos=False)
         return tokens
 

@@ -127,8 +127,8 @@ class Desk:
         self._scheduler.submit(request)
 
     def _read(self, value: Any) -> Request:
-        messages = [Message.model_validate(message) for message in value["messages"]]
-        prompt = self._model.prompt(messages, raw=value.get("raw", False) is True)
+        messages = [canonical.validate(Message, message, "message") for message in value["messages"]]
+        prompt = self._model.prompt(messages, raw=value.get("raw", False) is True, tools=value.get("tools", []))
         deadline = Deadline(value["timeout_s"])
         if value["op"] == "choose":
             return Choose(self._model, prompt, value["options"], self._context_tokens, deadline)

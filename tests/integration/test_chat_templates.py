@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from appliance.runtime.chat import DATE, ChatTemplate, ChatTemplateError
 from appliance.template_syntax import Generation
-from attest.sample import Message
+from attest.sample import Call, Message
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.engine
@@ -36,6 +36,21 @@ def templates() -> dict[str, str]:
     return found
 
 
+def as_dict(message: Message) -> dict[str, Any]:
+    """A message in the form that templates are written for, its calls numbered from 0."""
+    value = message.model_dump(exclude_none=True)
+    if message.tool_calls:
+        value["tool_calls"] = [
+            {
+                "type": "function",
+                "id": f"call0000{number}",
+                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
+            }
+            for number, call in enumerate(message.tool_calls)
+        ]
+    return value | ({"tool_call_id": "call00000"} if message.role == "tool" else {})
+
+
 def refuse(message: str) -> NoReturn:
     raise ValueError(message)
 
@@ -46,7 +61,7 @@ def date(pattern: str) -> str:
     return pattern
 
 
-def plain(source: str, messages: list[Message]) -> str | None:
+def plain(source: str, messages: list[Message], tools: list[Any] | None = None) -> str | None:
     """What Jinja prints, set up as the libraries do that chat templates are written for; None where it fails."""
 
     def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
@@ -57,7 +72,7 @@ def plain(source: str, messages: list[Message]) -> str | None:
     )
     environment.filters["tojson"] = tojson
     environment.globals |= {"raise_exception": refuse, "strftime_now": date}
-    variables = {"messages": [message.model_dump() for message in messages], "tools": None, **TOKENS}
+    variables = {"messages": [as_dict(message) for message in messages], "tools": tools, **TOKENS}
     try:
         return environment.from_string(source).render(variables, add_generation_prompt=True)
     except Exception:
@@ -82,3 +97,44 @@ def test_templates_of_models_print_what_they_print_elsewhere() -> None:
             rendered += 1
     assert rendered > 150
     assert both_fail < 30
+
+
+CALL = Call(name="calc", arguments='{"a": 1, "op": "+", "b": [2.5, null]}')
+WITH_TOOLS = [
+    [USER],
+    [USER, Message(role="assistant", content="", tool_calls=(CALL,)), Message(role="tool", content="46", name="calc")],
+]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "calc",
+            "description": "Adds.",
+            "parameters": {"type": "object", "properties": {"a": {"type": "number", "description": "One."}}},
+        },
+    }
+]
+
+
+def test_templates_with_tools_print_what_they_print_elsewhere() -> None:
+    if not list((ROOT / "build" / "engine" / "source").glob("*.tar.gz")):
+        pytest.skip("no source archive in build/engine/source: run `make engine`")
+    told, refused, others = set(), {}, set()
+    for name, source in templates().items():
+        for messages in WITH_TOOLS:
+            expected = plain(source, messages, TOOLS)
+            try:
+                template = ChatTemplate(source, bos="<s>", eos="</s>", special=SPECIAL)
+                found = "".join(part.text for part in template.render(messages, TOOLS))
+            except ChatTemplateError as error:
+                if expected is not None:
+                    refused[name] = str(error)
+                continue
+            if found != expected:
+                others.add(name)
+            elif "46" in found and "calc" in found:
+                told.add(name)
+    assert refused == {}
+    assert len(told) > 50
+    # Plain Jinja cannot write the JSON of a generator, and after `safe` escapes what is added for HTML.
+    assert others == {"llama-cpp-deepseek-r1.jinja", "meetkai-functionary-medium-v3.1.jinja"}

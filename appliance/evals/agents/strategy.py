@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
@@ -29,6 +30,8 @@ class Proposal:
     """The technique, for the record."""
     sampling: Sampling | None = None
     """How the reply is drawn; as the suite or the job says when absent."""
+    tools: bool = False
+    """Let the model use the suite's tools before it replies. However many turns it takes, that is one query."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Seen:
     """What the suite's `success` scorer gave it, a decimal string in [0, 1]; absent when it gave none."""
     success: bool
     """Whether that is a success."""
+    progress: Fraction
+    """How near it came to one, from 0 to 1."""
 
 
 class Strategy(Protocol):
@@ -75,6 +80,47 @@ class Spec(Model):
         """Whether it asks an attacker."""
         return False
 
+    @property
+    def needs_judge(self) -> bool:
+        """Whether it asks a judge, besides the one that may grade."""
+        return False
+
+    @property
+    def needs_agent(self) -> bool:
+        """Whether it has the model use the suite's tools."""
+        return False
+
     def make(self, scene: Scene) -> Strategy:
         """The strategy for one row."""
         raise NotImplementedError
+
+
+class OneByOne:
+    """A list of queries that is known beforehand, asked in order until one succeeds."""
+
+    def __init__(self, queries: Sequence[Proposal]) -> None:
+        self._left = list(queries)
+
+    def propose(self) -> Steps[Sequence[Proposal]]:
+        """The next one."""
+        yield from ()
+        return [self._left.pop(0)] if self._left else []
+
+    def observe(self, seen: Sequence[Seen]) -> None:
+        """What came of it changes nothing."""
+
+
+def request(scene: Scene) -> str:
+    """What the row asks of the model: its last message."""
+    return scene.task.messages[-1].content
+
+
+def variables(scene: Scene) -> dict[str, Any]:
+    """What a strategy's templates know: the row's columns, and `request`."""
+    return {**scene.task.row, "request": request(scene)}
+
+
+def reworded(scene: Scene, content: str, earlier: Sequence[Message] = ()) -> tuple[Message, ...]:
+    """The row's conversation with `content` in place of the request, and with `earlier` messages before it."""
+    *before, last = scene.task.messages
+    return (*before, *earlier, last.model_copy(update={"content": content}))
