@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -188,4 +189,6 @@ def _verdict_json(verified: Verified) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point of the console script."""
+    # What a command reads stays until it ends, and has no cycles: looking for them takes a fifth of the time.
+    gc.disable()
     console.run(app, "attest")
