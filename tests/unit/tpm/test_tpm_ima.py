@@ -64,7 +64,7 @@ def test_templates(data: bytes, expected: tuple[object, ...]) -> None:
     assert not entry.violation
     start, end = ima.values((entry,), "sha256")
     assert start == bytes(32)
-    assert end == hashlib.sha256(bytes(32) + hashlib.sha256(ima.template_data(entry)).digest()).digest()
+    assert end == hashlib.sha256(bytes(32) + hashlib.sha256(entry.hashed).digest()).digest()
 
 
 def test_a_path_may_hold_any_bytes() -> None:
@@ -80,7 +80,7 @@ def test_a_path_may_hold_any_bytes() -> None:
         + b"\n"
     )
     (entry,) = ima.parse(text)
-    assert ima.template_data(entry) == data
+    assert entry.hashed == data
 
 
 @pytest.mark.parametrize("bank", ["sha1", "sha256", "sha384"])
