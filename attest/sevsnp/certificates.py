@@ -114,7 +114,7 @@ def read_chip(certificate: x509.Certificate) -> ChipCertificate:
     extensions = {
         extension.oid.dotted_string.removeprefix(_AMD): extension.value.value
         for extension in certificate.extensions
-        if isinstance(extension.value, x509.UnrecognizedExtension) and extension.oid.dotted_string.startswith(_AMD)
+        if isinstance(extension.value, x509.UnrecognizedExtension)
     }
     version = der.small_integer(_need(extensions, "1"), WHAT)
     if version not in _STRUCT_VERSIONS:

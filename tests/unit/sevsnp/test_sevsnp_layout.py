@@ -270,8 +270,8 @@ def test_small_integers_are_read(value: int) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    ["", "02", "0200", "020180", "02020001", "0202007f", "02020100", "0203000080", "02010000", "020200", "0401ff",
-     "028101ff"],
+    ["", "02", "0200", "020180", "02020001", "0202007f", "02020100", "0203000080", "02020180", "02010000", "020200",
+     "0401ff", "028101ff"],
 )  # fmt: skip
 def test_other_integers_are_refused(data: str) -> None:
     with pytest.raises(MalformedInput):
@@ -280,7 +280,12 @@ def test_other_integers_are_refused(data: str) -> None:
 
 def test_texts_and_octets_are_read_strictly() -> None:
     assert der.ia5_string(b"\x16\x05Milan", "it") == "Milan"
+    assert der.ia5_string(b"\x16\x03a ~", "it") == "a ~"
     assert der.octets(b"\x04\x02\x00\xff", "it") == b"\x00\xff"
+    assert der.octets(b"\x04\x00", "it") == b""
+    for length in (0x80, 0x82):
+        with pytest.raises(MalformedInput):
+            der.octets(bytes([4, length]) + bytes(length), "it")
     for bad in (b"\x16\x05Mila", b"\x16\x04Milan", b"\x0c\x05Milan", b"\x16\x02\x1fa", b"\x16\x02a\x7f"):
         with pytest.raises(MalformedInput):
             der.ia5_string(bad, "it")
