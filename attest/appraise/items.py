@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field
 
-from attest import canonical, nvgpu, sevsnp, validity
+from attest import canonical, chain, nvgpu, sevsnp
 from attest.canonical import JSON, Model
 from attest.dsse import Base64
 from attest.errors import MalformedInput, Unsupported
@@ -114,7 +114,5 @@ def _binary(data: bytes) -> bytes:
 def _der(certificate: bytes) -> bytes:
     if not certificate.lstrip().startswith(b"-----BEGIN"):
         return certificate
-    try:
+    with chain.reading("certificate"):
         return x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
-    except validity.UNREADABLE as error:
-        raise MalformedInput("certificate", f"cannot be read: {str(error)[:200]}") from None

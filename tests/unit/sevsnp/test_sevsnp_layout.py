@@ -316,7 +316,7 @@ def test_what_is_loaded_is_bounded(load: object) -> None:
     limit = certificates.MAX_BYTES if load is certificates.load else certificates.MAX_CRL_BYTES
     with pytest.raises(MalformedInput, match="at most"):
         load(bytes(limit + 1))  # type: ignore[operator]
-    with pytest.raises(MalformedInput, match="expected DER"):
+    with pytest.raises(MalformedInput, match="cannot be read"):
         load(bytes(limit))  # type: ignore[operator]
 
 
