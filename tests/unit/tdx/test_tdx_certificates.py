@@ -153,7 +153,7 @@ def test_a_chain_is_pem_and_nothing_else() -> None:
         b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----",
     ]
     for data in wrong:
-        with pytest.raises(MalformedInput, match="expected|cannot be read"):
+        with pytest.raises(MalformedInput, match=r"expected|cannot be read"):
             certificates.load_chain(data, "chain")
 
 
