@@ -272,13 +272,16 @@ def test_an_endorsement_certificate_without_usages_is_refused() -> None:
     refused(good.with_(endorsement=Endorsement(key=EK.public, certificate=certificate)), "tpm/endorsement-usage")
 
 
-def key_certificate(key: Key, *usage: str, extended: str | None = "2.23.133.8.3", named: bool = True) -> KeyCertificate:
+def key_certificate(
+    key: Key, *usage: str, extended: str | tuple[str, ...] | None = "2.23.133.8.3", named: bool = True
+) -> KeyCertificate:
     """A certificate of an attestation key."""
     extensions: list[tuple[x509.ExtensionType, bool]] = [(x509.BasicConstraints(False, None), True)]
     if usage:
         extensions.append((fake.key_usage(*usage), True))
     if extended is not None:
-        extensions.append((x509.ExtendedKeyUsage([x509.ObjectIdentifier(extended)]), False))
+        usages = [extended] if isinstance(extended, str) else extended
+        extensions.append((x509.ExtendedKeyUsage(map(x509.ObjectIdentifier, usages)), False))
     if named:
         extensions.append((fake.tpm_name(fake.TPM_NAME), True))
     return KeyCertificate(certificate=fake.ROOT.issue("ak", key.private.public_key(), extensions), chain=())
@@ -290,6 +293,8 @@ def test_a_certificate_of_the_key_vouches_for_it() -> None:
         certified_ = key_certificate(Key(), "digital_signature", extended=extended)
         found = bare.with_(key_certificate=certified_).check()
         assert (found.kind, found.vouched_by, found.skipped) == ("hardware", "key-certificate", ())  # type: ignore[attr-defined]
+    both = ("2.23.133.8.3", "2.23.133.8.1")
+    assert bare.with_(key_certificate=key_certificate(Key(), "digital_signature", extended=both)).check()
     found = bare.with_(key_certificate=key_certificate(Key(), "digital_signature", named=False)).check()
     assert (found.kind, found.manufacturer, found.manufacturer_name) == ("hardware", None, None)  # type: ignore[attr-defined]
 
@@ -319,9 +324,12 @@ def test_a_program_is_named_by_its_root_or_by_its_certificate() -> None:
 # 3. The quotes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_signature_by_another_key_is_refused() -> None:
-    other = fake.quote(Key(which="b"), registers(), NONCE)
-    refused(scene().with_(quotes=(other,)), "tpm/signature")
+@pytest.mark.parametrize(("kind", "scheme"), [("p256", "ecdsa"), ("rsa2048", "rsassa"), ("rsa2048", "rsapss")])
+def test_a_signature_by_another_key_is_refused(kind: str, scheme: str) -> None:
+    good = scene(Key(kind, scheme=scheme))
+    good.check()
+    other = fake.quote(Key(kind, which="b", scheme=scheme), registers(), NONCE)
+    refused(good.with_(quotes=(other,)), "tpm/signature")
 
 
 @pytest.mark.parametrize(
@@ -445,6 +453,14 @@ def test_a_list_of_files_goes_as_far_as_the_quote() -> None:
     found = scene().with_(ima_list=ima_list(longer)).check()
     assert [file.path for file in found.files] == [name for _, name in FILES]  # type: ignore[attr-defined]
     assert found.files[1].digest == f"sha256:{FILES[1][0].hex()}"  # type: ignore[attr-defined]
+
+
+def test_a_list_of_files_explains_no_bank_that_was_not_quoted() -> None:
+    values = registers()
+    del values["sha384"][10]
+    found = scene().with_(quotes=(fake.quote(Key(), values, NONCE),), registers=wire(values)).check()
+    assert found.explained["sha256:10"] == "ima-list"  # type: ignore[attr-defined]
+    assert "sha384:10" not in found.explained  # type: ignore[attr-defined]
 
 
 def test_a_list_of_other_files_is_refused() -> None:

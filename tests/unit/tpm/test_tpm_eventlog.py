@@ -269,6 +269,7 @@ def test_programs_are_read_by_their_digest() -> None:
         (event(9, 6, struct.pack("<II", 1, 1) + b"a"), "a", True),
         (event(8, 0xD, b"bell\a", hashed=b""), "bell\ufffd", False),
         (event(8, 0xD, b"", hashed=b"x"), "", False),
+        (event(8, 0xD, b"\xe9\0", hashed=b"x"), "\ufffd", False),
     ],
 )
 def test_what_boot_loaders_measured_is_told_from_what_they_say(item: bytes, text: str, measured: bool) -> None:
