@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="of their modules, these alone")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.jsonl")
     arguments = parser.parse_args()
-    os.environ |= {"VITRINE_FUZZ_EXAMPLES": EXAMPLES, "VITRINE_MUTATIONS": EXAMPLES}
+    os.environ["VITRINE_MUTATIONS"] = EXAMPLES
     os.chdir(ROOT)
     settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
     settings.load_profile("mutants")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -20,9 +19,8 @@ from attest.digest import digest_of
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.sevsnp import Authenticated, Endorsements, Evidence, authenticate, claims
 from tests.fakes import sevsnp as fake
+from tests.fakes.mutate import EXAMPLES
 from tests.fakes.sevsnp import DAY, NOW, Chip, Vendor, integer
-
-EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from attest.errors import MalformedInput, Unsupported
 from attest.sevsnp import certificates, der, idblock, layout, table, tcb
 from attest.sevsnp.tcb import Tcb
 from tests.fakes import sevsnp as fake
+from tests.fakes.mutate import EXAMPLES
 from tests.fakes.sevsnp import Chip
-
-EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
 
 
 @pytest.mark.parametrize("version", [2, 3, 5])

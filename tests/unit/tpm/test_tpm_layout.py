@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import replace
 
@@ -13,9 +12,9 @@ from hypothesis import strategies as st
 from attest.errors import MalformedInput, Unsupported
 from attest.tpm import layout
 from tests.fakes import tpm as fake
+from tests.fakes.mutate import EXAMPLES
 from tests.fakes.tpm import Key
 
-EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
 VALUES = {"sha256": {0: bytes(32), 7: b"\1" * 32}, "sha384": {0: bytes(48)}}
 QUOTE = fake.attested(0x8018, fake.quote_body(Key(), VALUES), b"nonce")  # type: ignore[arg-type]
 PUBLIC = Key().public

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -36,9 +35,9 @@ from attest.tpm import (
     signaturelist,
 )
 from attest.tpm import boot as boots
+from tests.fakes.mutate import EXAMPLES
 from tests.tools import gce
 
-EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
 GCE = "gce-attestation/"
 GCE_NOW = datetime(2021, 10, 1, tzinfo=UTC)
 NOW = datetime(2023, 1, 1, tzinfo=UTC)
