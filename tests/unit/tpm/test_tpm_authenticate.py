@@ -8,10 +8,12 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import pytest
 from cryptography import x509
 
+from attest.digest import digest_of
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.tpm import (
     Activation,
@@ -426,6 +428,18 @@ def test_a_log_of_another_boot_is_refused() -> None:
 
 def test_a_log_without_a_firmware_register_is_refused() -> None:
     refused(scene().with_(event_log=fake.spec_id()), "tpm/event-log")
+
+
+def test_claims_name_the_root_and_a_debugger() -> None:
+    good: Any = scene().check()
+    assert (good.debug, good.root) == (False, digest_of(fake.ROOT.certificate))
+    events = LOG.index(fake.event(0, 4, bytes(4)))
+    log = LOG[:events] + fake.event(7, 5, b"UEFI Debug Mode") + LOG[events:]
+    values = registers(log)
+    found = scene().with_(quotes=(fake.quote(Key(), values, NONCE),), registers=wire(values), event_log=log)
+    assert found.check().debug is True  # type: ignore[attr-defined]
+    without: Any = found.with_(event_log=None).check()
+    assert without.debug is False
 
 
 def test_what_no_log_covers_is_said() -> None:
