@@ -94,7 +94,7 @@ def _text(draw: st.DrawFn, text: str) -> str:
     try:
         return base64.b64encode(draw(mutated(base64.b64decode(text, validate=True)))).decode()
     except ValueError:
-        return draw(mutated(text.encode())).decode("utf-8", "replace")
+        return draw(mutated(text.encode("utf-8", "replace"))).decode("utf-8", "replace")
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

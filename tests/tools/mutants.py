@@ -1,6 +1,6 @@
 """Mutants of the checking modules: which comparison could be deleted without a test that fails?
 
-    python -m tests.tools.mutants GROUP... [--only attest/tpm/chain.py] [--out build/mutants.jsonl]
+    python -m tests.tools.mutants GROUP... [--only attest/tpm/chain.py] [--again build/mutants.jsonl]
 
 Each mutant changes one function by one thing: a comparison or a condition becomes true or false, or lets its bound in
 or out; an operand of `and` and `or`, a `not`, a call whose value nobody uses, goes away. What words an error (what
@@ -64,7 +64,8 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
         ["attest/appraise", "attest/capsule.py", "attest/validity.py", "attest/binding.py", "attest/machine.py",
          "attest/evidence.py", "attest/appraisal.py"],
         ["tests/unit/test_capsule.py", "tests/unit/test_machine_evidence.py", "tests/unit/test_policy.py",
-         "tests/unit/test_certificates.py", "tests/unit/test_hostile_formats.py", "tests/integration/test_appraise.py"],
+         "tests/unit/test_certificates.py", "tests/unit/test_hostile_formats.py", "tests/unit/test_ear.py",
+         "tests/unit/test_items.py", "tests/integration/test_appraise.py"],
     ),
     "verify": (
         ["attest/verify.py", "attest/hardware.py", "attest/conclusions.py", "attest/evidence.py", "attest/policy.py"],
@@ -97,6 +98,11 @@ class Mutant:
     """The change, for people."""
     code: types.CodeType
     """The module with the change."""
+
+    @property
+    def name(self) -> str:
+        """What it is called from one run to the next, though lines move."""
+        return f"{self.path} {self.function} {self.what}"
 
 
 def mutants(path: str) -> Iterator[Mutant]:
@@ -181,8 +187,8 @@ def _changes(node: ast.AST, parent: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 class Runner:
     """A pytest plugin that runs the collected tests once, and then each mutant in a child of its own."""
 
-    def __init__(self, paths: list[str], out: Path) -> None:
-        self._paths, self._out = paths, out
+    def __init__(self, paths: list[str], out: Path, again: set[str]) -> None:
+        self._paths, self._out, self._again = paths, out, again
         self._seconds: dict[str, float] = {}
         self._tests: dict[tuple[str, int], list[pytest.Item]] = defaultdict(list)
 
@@ -192,6 +198,7 @@ class Runner:
         items = [item for item in session.items if isinstance(item, pytest.Function)]
         self._cover(items)
         found = [mutant for path in self._paths for mutant in mutants(path)]
+        found = [mutant for mutant in found if not self._again or mutant.name in self._again]
         print(f"{len(found)} mutants", flush=True)
         for mutant in {mutant.path: mutant for mutant in found}.values():
             same = compile((ROOT / mutant.path).read_text("utf-8"), str(ROOT / mutant.path), "exec")
@@ -296,7 +303,12 @@ def main() -> None:
     parser.add_argument("group", nargs="+", choices=GROUPS)
     parser.add_argument("--only", action="append", help="of their modules, these alone")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.jsonl")
+    parser.add_argument("--again", type=Path, help="only those that survived in this record of an earlier run")
     arguments = parser.parse_args()
+    rows = [json.loads(line) for line in arguments.again.read_text("utf-8").splitlines()] if arguments.again else []
+    again = {
+        f"{row['path']} {row['function']} {row['what']}" for row in rows if not row["verdict"].startswith("killed")
+    }
     os.environ["VITRINE_MUTATIONS"] = EXAMPLES
     os.chdir(ROOT)
     settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
@@ -306,7 +318,7 @@ def main() -> None:
         files = [f for name in modules for f in (sorted(ROOT.glob(f"{name}/*.py")) or [ROOT / name])]
         paths = [path for f in files if (path := f.relative_to(ROOT).as_posix()) in (arguments.only or [path])]
         options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist", *tests]
-        pytest.main(options, plugins=[Runner(paths, arguments.out)])
+        pytest.main(options, plugins=[Runner(paths, arguments.out, again)])
     sys.exit(0)
 
 
