@@ -163,7 +163,7 @@ def test_more_registers_than_there_are() -> None:
         ({"pcrs": [1]}, "pcrs: expected a map"),
         ({"pcrs": {0: "t" * 48}}, "pcrs: expected .* bytes as register 0"),
         ({"cabundle": "text"}, "cabundle: expected"),
-        ({"cabundle": {0: b"x"}}, "cabundle: expected"),
+        ({"cabundle": {"x": b"x"}}, "cabundle: expected"),
         ({"cabundle": [b"x"] * (layout.MAX_BUNDLE + 1)}, "cabundle: expected"),
         ({"cabundle": [b""]}, "cabundle: expected 1 to"),
         ({"certificate": b""}, "certificate: expected 1 to"),
