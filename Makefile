@@ -9,7 +9,7 @@ ENGINE := $(ENGINES)/x86-64-v3
 LAB    := build/lab
 BUNDLE := build/bundles/demo
 
-.PHONY: help setup engine engines cross run test lint schemas conformance bench image vm package clean
+.PHONY: help setup engine engines cross run test fuzz mutants lint schemas conformance bench image vm package clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,13 @@ run: engine ## run the default job in sealed workers, verify its bundle, print t
 
 test: engines ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
+
+fuzz: setup ## 10,000 mutations of every format that attest reads (hours)
+	VITRINE_MUTATIONS=10000 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/unit -k "mutat or hostile"
+
+mutants: setup ## the checking modules with one check changed at a time: which change does no test see? (hours)
+	@rm -f build/mutants.jsonl
+	$(BIN)/python -m tests.tools.mutants azure sevsnp tpm tdx nitro nvgpu log appraisal verify
 
 lint: setup ## formatting, lint, types, import rules, docstring coverage, published schemas
 	$(BIN)/ruff format --check .

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from cryptography.x509 import Certificate, load_der_x509_certificate
 from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints, ValidationInfo
 
-from attest import canonical, dsse
+from attest import canonical, chain, dsse
 from attest.canonical import MAX_INTEGER, Model
 from attest.dsse import Base64
 from attest.errors import MalformedInput
@@ -180,7 +180,7 @@ def read(data: bytes) -> SignedBundle:
         raise MalformedInput("bundle", f"expected at most {MAX_BUNDLE_BYTES} bytes, found {len(data)}")
     model = canonical.parse(BundleModel, data, "bundle")
     certificate = model.material.certificate.raw_bytes
-    load_certificate(certificate, "bundle")
+    chain.load(certificate, "bundle")
     return SignedBundle(
         received=data,
         envelope=model.dsse_envelope,
@@ -188,17 +188,6 @@ def read(data: bytes) -> SignedBundle:
         entry=model.material.tlog_entries[0],
         timestamp_der=model.material.timestamps.rfc3161_timestamps[0].signed_timestamp,
     )
-
-
-def load_certificate(der: bytes, what: str) -> Certificate:
-    """The certificate in `der`. Raises `MalformedInput` (subject `what`) also where only an extension is unreadable."""
-    try:
-        certificate = load_der_x509_certificate(der)
-        _ = (certificate.extensions, certificate.subject, certificate.issuer, certificate.version)
-        certificate.public_key()
-    except Exception as error:  # the parser is foreign: whatever it raises, the bytes are at fault
-        raise MalformedInput(what, f"expected a DER certificate: {type(error).__name__}: {error}") from None
-    return certificate
 
 
 def assemble(envelope: dsse.Envelope, certificate_der: bytes, entry: LogEntry, timestamp_der: bytes) -> bytes:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field
 
 from attest import canonical, capsule, console, validity
+from attest import chain as chains
 from attest.canonical import Model
 from attest.capsule import Capsule, Item
 from attest.errors import EnvironmentProblem, MalformedInput
@@ -177,11 +178,9 @@ def _unwrapped(kind: Kind, data: bytes, name: str) -> list[bytes]:
     """The DER files in a PEM file of certificates or a revocation list; else `data` itself."""
     if not data.lstrip().startswith(PEM):
         return [data]
-    try:
+    with chains.reading(f"{kind} {name}"):
         if kind in ("root", "software-root", "rim-root", "certificate"):
             return [found.public_bytes(Encoding.DER) for found in x509.load_pem_x509_certificates(data)]
         if kind == "revocation-list":
             return [x509.load_pem_x509_crl(data).public_bytes(Encoding.DER)]
-    except validity.UNREADABLE as error:
-        raise MalformedInput(f"{kind} {name}", f"cannot be read: {str(error)[:200]}") from None
     return [data]

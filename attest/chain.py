@@ -7,13 +7,15 @@ critical is refused as unknown. Signatures are `cryptography`'s work.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -24,28 +26,58 @@ MAX_CHAIN = 8
 HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 """What a certificate or list may be signed over."""
 KNOWN_CRITICAL = (x509.BasicConstraints.oid, x509.KeyUsage.oid)
-UNREADABLE = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-"""What `cryptography` raises for a certificate, list or response that it cannot read."""
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
 
 def load(der: bytes, what: str = "certificate") -> x509.Certificate:
-    """The certificate of these DER bytes, all fields used here readable. Raises `MalformedInput`."""
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        _ = (certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key())
-        _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.signature_hash_algorithm)
-    except UNREADABLE as error:
-        raise MalformedInput(what, f"cannot be read: {str(error)[:200]}") from None
-    return certificate
+    """The certificate of these DER bytes, every field readable. Raises `MalformedInput`."""
+    with reading(what):
+        found = x509.load_der_x509_certificate(der)
+        # Fields are decoded when they are looked at: look now, where what goes wrong is caught.
+        _ = (found.subject, found.issuer, found.extensions, found.public_key(), found.serial_number, found.version)
+        _ = (found.not_valid_before_utc, found.not_valid_after_utc)
+        _ = (found.signature_hash_algorithm, found.signature_algorithm_parameters)
+    check_whole(der, found.signature, what)
+    return found
+
+
+def load_list(der: bytes, what: str = "revocation list") -> x509.CertificateRevocationList:
+    """The revocation list of these DER bytes, every field and entry readable. Raises `MalformedInput`."""
+    with reading(what):
+        found = x509.load_der_x509_crl(der)
+        _ = (found.issuer, found.extensions, found.last_update_utc, found.next_update_utc)
+        _ = (found.signature_hash_algorithm, found.signature_algorithm_parameters)
+        _ = [(entry.serial_number, entry.extensions) for entry in found]
+    check_whole(der, found.signature, what)
+    return found
+
+
+def load_pem(pem: bytes, what: str = "certificate") -> list[x509.Certificate]:
+    """The certificates of a PEM file, at least one. Raises `MalformedInput`."""
+    with reading(what):
+        files = [found.public_bytes(Encoding.DER) for found in x509.load_pem_x509_certificates(pem)]
+    return [load(der, what) for der in files]
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns whatever `cryptography` raises for bytes that it cannot read into `MalformedInput` of `what`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # serial number 0, names of more than 64 characters: real authorities have both
+        try:
+            yield
+        except Exception as error:  # the parser is foreign: whatever it raises, the bytes are at fault
+            raise MalformedInput(what, f"cannot be read: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def check_whole(der: bytes, signature: bytes, what: str) -> None:
+    """Raise `MalformedInput` for a signature in `der` that declares unused bits in its last byte.
+
+    It is a BIT STRING, and nothing that is signed says how many there are: the same file would have several spellings.
+    """
+    if b"\0" + signature not in der:
+        raise MalformedInput(what, "expected a signature of whole bytes, found unused bits")
 
 
 def verify(chain: Sequence[x509.Certificate], roots: Collection[bytes], *, now: datetime, layer: str) -> None:
@@ -82,7 +114,7 @@ def check_lists(chain: Sequence[x509.Certificate], lists: Sequence[bytes], *, no
     `lists`: CRLs, DER. A certificate that names no such place (Nitro's short-lived ones) has no list to be on. Raises
     `VerificationError` of `layer`: `crl_missing`, `crl_signature`, `crl_time`, `crl_extension`, `revoked`.
     """
-    loaded = [_load_list(der) for der in lists]
+    loaded = [load_list(der) for der in lists]
     for certificate, issuer in pairwise(chain):
         if extension(certificate, x509.CRLDistributionPoints) is None:
             continue
@@ -134,15 +166,6 @@ def _check_issuer(issuer: x509.Certificate, depth: int, layer: str) -> None:
         raise VerificationError(layer, "path_length", expected=basic.path_length, found=depth)
     if usage is None or not usage.key_cert_sign:
         raise VerificationError(layer, "issuer_usage", expected="a key for certificates", found=name(issuer))
-
-
-def _load_list(der: bytes) -> x509.CertificateRevocationList:
-    try:
-        crl = x509.load_der_x509_crl(der)
-        _ = (crl.issuer, crl.extensions, crl.last_update_utc, crl.next_update_utc, crl.signature_hash_algorithm)
-    except UNREADABLE as error:
-        raise MalformedInput("revocation list", f"cannot be read: {str(error)[:200]}") from None
-    return crl
 
 
 def _check_list(crl: x509.CertificateRevocationList, issuer: x509.Certificate, now: datetime, layer: str) -> None:

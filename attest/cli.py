@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -250,4 +251,6 @@ def _verdict_json(verified: Verified) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point of the console script."""
+    # What a command reads stays until it ends, and has no cycles: looking for them takes a fifth of the time.
+    gc.disable()
     console.run(app, "attest")

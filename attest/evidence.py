@@ -65,10 +65,10 @@ class Evidence(Model):
 
     @model_validator(mode="after")
     def _known_and_once(self) -> Self:
-        found = [item.get("format") for item in self.items]
+        found = [str(item.get("format")) for item in self.items]
         if unknown := [name for name in found if name not in FORMATS]:
             raise ValueError(f"expected formats of {list(FORMATS)}, found {str(unknown)[:200]}")
-        if len(set(map(str, found))) != len(found):
+        if len(set(found)) != len(found):
             raise ValueError(f"expected each platform once, found {found}")
         if (self.of("tpm") is not None) != (self.before is not None):
             raise ValueError("expected 'before' exactly with evidence of a TPM")

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field
 
-from attest import bundle, canonical, profile
+from attest import canonical, chain, profile
 from attest.canonical import Model
 from attest.digest import Hex32, digest_of
 from attest.dsse import Base64
@@ -86,8 +86,6 @@ def read(leaf: bytes) -> Intent | LoggedSignature:
 
 
 def _certificate(pem: bytes) -> x509.Certificate:
-    try:
+    with chain.reading("log leaf"):
         der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-    except ValueError as error:
-        raise MalformedInput("log leaf", f"expected a certificate in PEM: {str(error)[:200]}") from None
-    return bundle.load_certificate(der, "log leaf")
+    return chain.load(der, "log leaf")

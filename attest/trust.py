@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from attest import bundle as bundles
-from attest import canonical, profile
+from attest import canonical, chain, profile
 from attest.bundle import LogId, RawBytes
 from attest.canonical import Model
 from attest.checkpoint import Checkpoint, TrustedLog, load_key
@@ -177,15 +177,13 @@ def read(data: bytes) -> Trust:
     logs, _ = _logs(model.tlogs), _logs(model.ctlogs)
     for authority in model.certificate_authorities:
         for certificate in authority.cert_chain.certificates:
-            bundles.load_certificate(certificate.raw_bytes, "trust root")
+            chain.load(certificate.raw_bytes, "trust root")
     timestampers = []
     for authority in model.timestamp_authorities:
-        chain = tuple(
-            bundles.load_certificate(item.raw_bytes, "trust root") for item in authority.cert_chain.certificates
-        )
-        if len(chain) < 2:
+        certificates = tuple(chain.load(item.raw_bytes, "trust root") for item in authority.cert_chain.certificates)
+        if len(certificates) < 2:
             raise MalformedInput("trust root", "expected a timestamp authority's chain of signer and root")
-        timestampers.append(profile.Timestamper(chain, *_period(authority.valid_for)))
+        timestampers.append(profile.Timestamper(certificates, *_period(authority.valid_for)))
     return Trust(data, digest_of(data), logs, tuple(timestampers))
 
 

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import ocsp
 
-from attest import canonical
+from attest import canonical, chain
 from attest.errors import MalformedInput
 
 Kind = Literal[
@@ -23,17 +21,14 @@ DOCUMENTS: Final = frozenset({"tcb-info", "qe-identity"})
 """Signed documents of Intel's, which come with the chain of their signer."""
 MAX_CERTIFICATES: Final = 16
 
-UNREADABLE = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
 Span = tuple[datetime, datetime]
 """From when, until when."""
 
 
 def of(kind: Kind, data: bytes, name: str) -> Span:
     """From when until when `data` holds. Raises `MalformedInput` that says `name`."""
-    try:
+    with chain.reading(f"{kind} {name}"):
         start, end = READERS[kind](data)
-    except UNREADABLE as error:
-        raise MalformedInput(f"{kind} {name}", f"cannot be read: {str(error)[:200]}") from None
     if start > end:
         raise MalformedInput(f"{kind} {name}", f"expected a time that ends after it starts, found {start} to {end}")
     return start, end
@@ -53,12 +48,12 @@ def write_time(moment: datetime) -> str:
 
 
 def _certificate(data: bytes) -> Span:
-    certificate = x509.load_der_x509_certificate(data)
+    certificate = chain.load(data)
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
 
 def _list(data: bytes) -> Span:
-    crl = x509.load_der_x509_crl(data)
+    crl = chain.load_list(data)
     if crl.next_update_utc is None:
         raise ValueError("a revocation list without an end")
     return crl.last_update_utc, crl.next_update_utc
@@ -91,7 +86,7 @@ def _manifest(data: bytes) -> Span:
     header, footer = b"-----BEGIN CERTIFICATE-----\n", b"\n-----END CERTIFICATE-----\n"
     spans = []
     for text in found:
-        certificate = x509.load_pem_x509_certificate(header + b"".join(text.split()) + footer)
+        (certificate,) = chain.load_pem(header + b"".join(text.split()) + footer)
         spans.append((certificate.not_valid_before_utc, certificate.not_valid_after_utc))
     return max(start for start, _ in spans), min(end for _, end in spans)
 

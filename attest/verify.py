@@ -353,7 +353,8 @@ def _check_determinism(the_job: Job, manifest: ExecutionManifest) -> None:
 
 def _recompute(data: bytes, the_job: Job, manifest: ExecutionManifest, script: Transcript) -> Results:
     records = [
-        canonical.validate(SampleRecord, line.record, f"sample {index}") for index, line in enumerate(script.samples)
+        canonical.validate_text(SampleRecord, line.raw_record, f"sample {index}")
+        for index, line in enumerate(script.samples)
     ]
     _check_order(manifest.plan, records)
     results = tabulate(the_job, manifest.plan, records)

@@ -17,13 +17,13 @@ from appliance.enclave import tpm_device
 from appliance.notary import files
 from appliance.notary.attestation_keys import TpmKeys
 from appliance.notary.ca import Authority
-from attest import canonical, console, tpm, validity
+from attest import canonical, chain, console, tpm, validity
 from attest.appraise import items
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, MalformedInput
 from attest.files import read_file
 from attest.keys import read_private_key
-from attest.tpm import chain, layout
+from attest.tpm import layout
 
 app = typer.Typer(help="Certify the attestation keys of TPMs that were challenged.", no_args_is_help=True)
 KEY, ROOT, LIST = "key.pem", "root.pem", "revoked.crl"
@@ -135,7 +135,7 @@ def _challenge(
 
 
 def _open(folder: Path) -> TpmKeys:
-    certificate = chain.read(items.der(read_file(folder / ROOT, MAX_BYTES)), str(folder / ROOT))
+    certificate = chain.load(items.der(read_file(folder / ROOT, MAX_BYTES)), str(folder / ROOT))
     return TpmKeys(Authority(certificate, read_private_key(folder / KEY)))
 
 

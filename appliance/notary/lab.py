@@ -36,7 +36,7 @@ from appliance.notary.keys import FileKeys, check_private, derive, new_passphras
 from appliance.notary.protocol import Enrolment, Registered
 from appliance.notary.tlog import Clock, TransparencyLog
 from appliance.notary.tsa import TimestampAuthority
-from attest import bundle, canonical, dsse
+from attest import bundle, canonical, chain, dsse
 from attest.canonical import JSON, Model
 from attest.digest import raw
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
@@ -178,7 +178,7 @@ class Lab:
         return self.assemble(payload, payload_type, signature, certificate_der)
 
     def _check(self, envelope: dsse.Envelope, certificate_der: bytes) -> x509.Certificate:
-        certificate = bundle.load_certificate(certificate_der, "certificate")
+        certificate = chain.load(certificate_der, "certificate")
         check_certificate(certificate, self.issuer)
         try:
             certificate.verify_directly_issued_by(self.authority.chain[0])
@@ -283,8 +283,8 @@ def _write(path: Path, name: str, passphrase: str | None, keys: str | None, mome
         "tsa.pem": (make_timestamper(name, store.generate("tsa"), tsa_root), tsa_root.certificate),
     }
     (path / "certificates").mkdir()
-    for file, chain in chains.items():
-        pem = b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in chain)
+    for file, certificates in chains.items():
+        pem = b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
         write_file(path / "certificates" / file, pem)
 
     files.generate("salt")

@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from attest import canonical
+from attest import chain as chains
 from attest.errors import MalformedInput
 from attest.tdx import Domain, Endorsements, Signed, certificates, parse, pck, signed
 
@@ -33,7 +34,7 @@ def endorsements(
     fmspc = pck.read(leaf).fmspc.hex().upper()
     return Endorsements(
         root=root,
-        root_crl=crls.get(certificates.load(root, "root certificate").subject),
+        root_crl=crls.get(chains.load(root, "root certificate").subject),
         pck_crl=crls.get(leaf.issuer),
         tcb_info=_info(infos, "TDX" if of_domain else "SGX", fmspc),
         qe_identity=_identity(identities, "TD_QE" if of_domain else "QE"),

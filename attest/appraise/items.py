@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from attest import canonical, nvgpu, sevsnp, validity
+from attest import canonical, chain, nvgpu, sevsnp
 from attest.canonical import JSON, Model
 from attest.dsse import Base64
 from attest.errors import MalformedInput, Unsupported
@@ -70,6 +70,14 @@ def wrap(data: bytes, platform: Platform, certificate: bytes | None = None) -> d
         raise Unsupported(f"evidence of {platform}", "expected JSON of its format, found a vendor's file")
     if platform in ("sev-snp", "nvidia-gpu"):
         data = _binary(data)
+    try:
+        value: dict[str, JSON] = _model(data, platform, certificate).model_dump(mode="json", exclude_none=True)
+    except ValidationError as error:
+        raise MalformedInput(f"evidence of {platform}", canonical.explain(error)) from None
+    return value
+
+
+def _model(data: bytes, platform: Platform, certificate: bytes | None) -> Model:
     model: Model
     if platform == "tdx":
         model = Tdx(quote=data)
@@ -86,8 +94,7 @@ def wrap(data: bytes, platform: Platform, certificate: bytes | None = None) -> d
         model = Gpus(gpus=(Gpu(report=data, certificates=certificate),))
     else:
         model = sevsnp.Evidence(report=data, certificate=der(certificate))
-    value: dict[str, JSON] = model.model_dump(mode="json", exclude_none=True)
-    return value
+    return model
 
 
 def read(data: bytes) -> dict[str, JSON]:
@@ -115,7 +122,5 @@ def der(certificate: bytes) -> bytes:
     """A certificate in PEM or DER, as DER. Raises `MalformedInput`."""
     if not certificate.lstrip().startswith(b"-----BEGIN"):
         return certificate
-    try:
+    with chain.reading("certificate"):
         return x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
-    except validity.UNREADABLE as error:
-        raise MalformedInput("certificate", f"cannot be read: {str(error)[:200]}") from None

@@ -49,12 +49,11 @@ def claims(authenticated: Authenticated) -> Claims:
     hardware, runtime = authenticated.hardware, authenticated.hcl.runtime
     snp = sevsnp.claims(hardware) if isinstance(hardware, sevsnp.Authenticated) else None
     intel = tdx.claims(hardware) if isinstance(hardware, tdx.Authenticated) else None
-    said = snp or intel
     return Claims(
         platform="azure-sev-snp" if snp else "azure-tdx",
         bound=authenticated.nonce.hex(),
         measurements={f"sha256:{register}": value.hex() for register, value in authenticated.registers.items()},
-        debug=said is None or said.debug,
+        debug=any(said.debug for said in (snp, intel) if said is not None),
         sev_snp=snp,
         tdx=intel,
         secure_boot=runtime.configuration.secure_boot,

@@ -45,9 +45,7 @@ def _lines(claims: Claims, policy: Policy) -> Iterator[Line]:
         yield _line("hardware", "hardware that the policy speaks of", claims.platform, False, "nothing vouches for it")
     for register, accepted in policy.registers.items():
         found = claims.measurements.get(register, "not quoted")
-        yield _line(
-            register, f"one of {', '.join(accepted) or 'none'}", found, found in accepted, "something else was booted"
-        )
+        yield _line(register, f"one of {', '.join(accepted)}", found, found in accepted, "something else was booted")
     yield _line(
         "secure-boot", "on" if policy.secure_boot else "on or off", "on" if claims.secure_boot else "off",
         claims.secure_boot or not policy.secure_boot, "the firmware starts unsigned boot loaders",

@@ -154,11 +154,7 @@ def _device(
 def _certificates(pem: bytes) -> list[x509.Certificate]:
     if len(pem) > MAX_CHAIN_BYTES:
         raise MalformedInput("GPU certificates", f"expected at most {MAX_CHAIN_BYTES} bytes, found {len(pem)}")
-    try:
-        loaded = x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
-        raise MalformedInput("GPU certificates", f"cannot be read: {str(error)[:200]}") from None
-    return [chain.load(item.public_bytes(Encoding.DER), "GPU certificate") for item in loaded]
+    return chain.load_pem(pem, "GPU certificates")
 
 
 def _check_signature(report: layout.Report, leaf: x509.Certificate) -> None:

@@ -49,14 +49,14 @@ def check(
 
 
 def _load(der: bytes) -> ocsp.OCSPResponse:
-    try:
+    with chain.reading(WHAT):
         response = ocsp.load_der_ocsp_response(der)
         # Read here what is used below: these raise for one that cannot be read, or says that there is no answer.
         _ = (response.certificate_status, response.this_update_utc, response.next_update_utc, response.hash_algorithm)
         _ = (response.serial_number, response.issuer_name_hash, response.issuer_key_hash, response.certificates)
         _ = (response.signature_hash_algorithm, response.extensions, response.single_extensions)
-    except chain.UNREADABLE as error:
-        raise MalformedInput(WHAT, f"cannot be read: {str(error)[:200]}") from None
+        signature = response.signature
+    chain.check_whole(der, signature, WHAT)
     for certificate in response.certificates:
         chain.load(certificate.public_bytes(Encoding.DER), f"certificate in {WHAT}")
     return response

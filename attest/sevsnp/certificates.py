@@ -5,18 +5,14 @@ Extensions as of "VCEK Certificate and KDS Interface Specification" (AMD 57230),
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.utils import CryptographyDeprecationWarning
 
+from attest import chain
 from attest.errors import MalformedInput, Unsupported
 from attest.sevsnp import der
 from attest.sevsnp.tcb import PRODUCTS, Product
@@ -36,11 +32,6 @@ _LEVELS: Final[dict[Product, tuple[int, ...]]] = {
     "Turin": (9, 1, 2, 3, 5, 6, 7, 8),
 }
 _CHIP_ID_BYTES: Final[dict[Product, int]] = {"Milan": 64, "Genoa": 64, "Turin": 8}
-# Whatever `cryptography` raises for bytes that it cannot read; some of it only when a field is looked at.
-_UNREADABLE = (
-    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)  # fmt: skip
 
 Kind = Literal["vcek", "vlek"]
 
@@ -67,33 +58,19 @@ def load(data: bytes) -> x509.Certificate:
     """The certificate in `data` (DER), whose every field that is used here can be read. Raises `MalformedInput`."""
     if len(data) > MAX_BYTES:
         raise MalformedInput(WHAT, f"expected at most {MAX_BYTES} bytes, found {len(data)}")
-    with _reading(WHAT, "DER"):
-        found = x509.load_der_x509_certificate(data)
-        # Fields are decoded when they are looked at: look now, where what goes wrong is caught.
-        _ = found.subject, found.issuer, found.extensions, found.public_key(), found.serial_number
-        _ = found.not_valid_before_utc, found.not_valid_after_utc
-        _ = found.signature_hash_algorithm, found.signature_algorithm_parameters
-    _check_end(data, found.signature, WHAT)
-    return found
+    return chain.load(data, WHAT)
 
 
 def load_crl(data: bytes) -> x509.CertificateRevocationList:
     """The revocation list in `data` (DER), as `load` does it. Raises `MalformedInput`."""
     if len(data) > MAX_CRL_BYTES:
         raise MalformedInput(WHAT_CRL, f"expected at most {MAX_CRL_BYTES} bytes, found {len(data)}")
-    with _reading(WHAT_CRL, "DER"):
-        found = x509.load_der_x509_crl(data)
-        _ = found.issuer, found.extensions, found.last_update_utc, found.next_update_utc
-        _ = found.signature_hash_algorithm, found.signature_algorithm_parameters
-        _ = [(entry.serial_number, entry.extensions) for entry in found]
-    _check_end(data, found.signature, WHAT_CRL)
-    return found
+    return chain.load_list(data, WHAT_CRL)
 
 
 def split(data: bytes) -> tuple[bytes, ...]:
     """DER of each certificate in a PEM file, such as AMD's key service hands out. Raises `MalformedInput`."""
-    with _reading(WHAT, "certificates in PEM"):
-        return tuple(certificate.public_bytes(Encoding.DER) for certificate in x509.load_pem_x509_certificates(data))
+    return tuple(found.public_bytes(Encoding.DER) for found in chain.load_pem(data, WHAT))
 
 
 def common_name(name: x509.Name) -> str:
@@ -114,7 +91,7 @@ def read_chip(certificate: x509.Certificate) -> ChipCertificate:
     extensions = {
         extension.oid.dotted_string.removeprefix(_AMD): extension.value.value
         for extension in certificate.extensions
-        if isinstance(extension.value, x509.UnrecognizedExtension) and extension.oid.dotted_string.startswith(_AMD)
+        if isinstance(extension.value, x509.UnrecognizedExtension)
     }
     version = der.small_integer(_need(extensions, "1"), WHAT)
     if version not in _STRUCT_VERSIONS:
@@ -135,12 +112,6 @@ def read_chip(certificate: x509.Certificate) -> ChipCertificate:
     )  # fmt: skip
 
 
-def _check_end(data: bytes, signature: bytes, what: str) -> None:
-    """A signature is a BIT STRING: no bits of its last byte may be declared unused, which nothing signed forbids."""
-    if not data.endswith(b"\0" + signature):
-        raise MalformedInput(what, "expected a signature of whole bytes, found unused bits")
-
-
 def _chip_id(value: bytes, product: Product) -> bytes:
     """Older certificates hold the bare bytes, newer ones an OCTET STRING."""
     size = _CHIP_ID_BYTES[product]
@@ -155,13 +126,3 @@ def _need(extensions: dict[str, bytes], arc: str) -> bytes:
     if arc not in extensions:
         raise MalformedInput(WHAT, f"expected the extension {_AMD}{arc}, found none")
     return extensions[arc]
-
-
-@contextmanager
-def _reading(what: str, form: str) -> Iterator[None]:
-    # AMD numbers every chip's certificate 0, which `cryptography` warns of each time.
-    with warnings.catch_warnings(action="ignore", category=CryptographyDeprecationWarning):
-        try:
-            yield
-        except _UNREADABLE as error:
-            raise MalformedInput(what, f"expected {form}: {error}") from None

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509 import Certificate, CertificateRevocationList
 
+from attest import chain as chains
 from attest.errors import VerificationError
 from attest.tdx import certificates, collateral, layout, pck, tcb
 from attest.tdx.certificates import LAYER
@@ -82,7 +83,7 @@ def authenticate(
     domain = quote.body if isinstance(quote.body, Domain) else None
 
     # 2. The platform's certificate leads to the trusted root, and names the platform.
-    root = certificates.load(endorsements.root, "root certificate")
+    root = chains.load(endorsements.root, "root certificate")
     chain = certificates.load_chain(quote.pck_chain, "PCK chain")
     certificates.check_chain(chain, certificates.PCK_NAMES, root, now=now)
     leaf, authority = chain[0], chain[1]

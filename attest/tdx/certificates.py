@@ -23,11 +23,10 @@ from cryptography.x509 import (
     Extensions,
     ExtensionType,
     KeyUsage,
-    load_der_x509_certificate,
-    load_der_x509_crl,
 )
 from cryptography.x509.oid import NameOID
 
+from attest import chain as chains
 from attest.errors import MalformedInput, VerificationError
 
 LAYER = "tdx"
@@ -47,17 +46,6 @@ UNDERSTOOD = (BasicConstraints, KeyUsage)
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\r\n]{1,8192})-----END CERTIFICATE-----[\r\n]*")
 
 
-def load(der: bytes, what: str) -> Certificate:
-    """The certificate in `der`. Raises `MalformedInput`, also where only a part of it is unreadable."""
-    try:
-        certificate = load_der_x509_certificate(der)
-        _ = (certificate.extensions, certificate.subject, certificate.issuer, certificate.version)
-        certificate.public_key()
-    except Exception as error:  # the parser is foreign: whatever it raises, the bytes are at fault
-        raise MalformedInput(what, f"expected a DER certificate: {type(error).__name__}: {error}") from None
-    return certificate
-
-
 def load_chain(pem: bytes, what: str) -> tuple[Certificate, ...]:
     """The certificates in `pem`, and nothing besides but one zero byte at its end. Raises `MalformedInput`."""
     pem = pem.removesuffix(b"\0")
@@ -73,7 +61,7 @@ def load_chain(pem: bytes, what: str) -> tuple[Certificate, ...]:
             der = base64.b64decode(re.sub(rb"[\r\n]", b"", block[1]), validate=True)
         except binascii.Error:
             raise MalformedInput(what, "expected base64 in PEM, found other characters") from None
-        certificates.append(load(der, what))
+        certificates.append(chains.load(der, what))
     return tuple(certificates)
 
 
@@ -103,14 +91,7 @@ def load_crl(der: bytes, what: str) -> CertificateRevocationList:
     """The revocation list in `der`. Raises `MalformedInput`, also where only a part of it is unreadable."""
     if len(der) > MAX_CRL_BYTES:
         raise MalformedInput(what, f"expected at most {MAX_CRL_BYTES} bytes, found {len(der)}")
-    try:
-        crl = load_der_x509_crl(der)
-        _ = (crl.extensions, crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.signature_hash_algorithm)
-        for entry in crl:
-            _ = (entry.serial_number, entry.extensions)
-    except Exception as error:  # as above
-        raise MalformedInput(what, f"expected a DER revocation list: {type(error).__name__}: {error}") from None
-    return crl
+    return chains.load_list(der, what)
 
 
 def check_crl(crl: CertificateRevocationList, issuer: Certificate, *, now: datetime) -> datetime:

@@ -10,7 +10,6 @@ Source: RFC 5280, 6.1; TCG EK Credential Profile for TPM 2.0, version 2.5, 3.2 (
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,12 +17,13 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID
 
+from attest import chain as chains
 from attest.digest import digest_of
-from attest.errors import MalformedInput, Unsupported, VerificationError
+from attest.errors import Unsupported, VerificationError
 
 MAX_PATH: Final = 6
 MIN_RSA_BITS: Final = 2048
@@ -38,9 +38,6 @@ MANUFACTURER: Final = x509.ObjectIdentifier("2.23.133.2.1")
 MODEL: Final = x509.ObjectIdentifier("2.23.133.2.2")
 VERSION: Final = x509.ObjectIdentifier("2.23.133.2.3")
 """Attributes of the directory name in an EK certificate's subject alternative name."""
-BROKEN = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-"""What `cryptography` raises for certificates that it cannot read."""
-
 Made = Literal["hardware", "software"]
 
 
@@ -90,20 +87,6 @@ class Verified:
     """What was not checked, one sentence each."""
 
 
-def read(data: bytes, what: str) -> x509.Certificate:
-    """The certificate in DER. All that is used of it later can be read. Raises `MalformedInput`."""
-    try:
-        certificate = x509.load_der_x509_certificate(data)
-        certificate.public_key()
-        list(certificate.extensions)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # names of more than 64 characters, which real authorities have
-            certificate.subject, certificate.issuer  # noqa: B018 - read once, kept by the certificate
-        return certificate
-    except BROKEN as error:
-        raise MalformedInput(what, f"expected a certificate in DER: {str(error)[:200]}") from None
-
-
 def verify(
     data: bytes,
     above: Iterable[bytes],
@@ -117,9 +100,9 @@ def verify(
     Raises `VerificationError` (layer `tpm`; codes `chain`, `validity`, `certificate`, `authority`, `revoked`,
     `revocation`), `MalformedInput`.
     """
-    leaf = read(data, "TPM certificate")
-    roots = [(root, read(root.certificate, "root certificate")) for root in endorsements.roots]
-    between = [read(item, "intermediate certificate") for item in (*above, *endorsements.intermediates)]
+    leaf = chains.load(data, "TPM certificate")
+    roots = [(root, chains.load(root.certificate, "root certificate")) for root in endorsements.roots]
+    between = [chains.load(item, "intermediate certificate") for item in (*above, *endorsements.intermediates)]
     lists = [_read_list(item) for item in endorsements.revocation_lists]
     # 1. A path of signatures to a root.
     path = _path(leaf, between, [item for _, item in roots])
@@ -182,7 +165,7 @@ def _issued_by(certificate: x509.Certificate, candidates: list[x509.Certificate]
     for candidate in candidates:
         try:
             certificate.verify_directly_issued_by(candidate)
-        except (InvalidSignature, *BROKEN):
+        except (InvalidSignature, ValueError, TypeError):
             continue
         return candidate
     return None
@@ -254,12 +237,8 @@ def _check_revocation(
 
 
 def _read_list(data: bytes) -> x509.CertificateRevocationList:
-    try:
-        item = x509.load_der_x509_crl(data)
-        critical = [extension.oid.dotted_string for extension in item.extensions if extension.critical]
-    except BROKEN as error:
-        raise MalformedInput("revocation list", f"expected DER: {str(error)[:200]}") from None
-    if critical:
+    item = chains.load_list(data)
+    if critical := [extension.oid.dotted_string for extension in item.extensions if extension.critical]:
         raise Unsupported("revocation list", f"expected a whole list, found one with {critical}")
     return item
 

@@ -10,28 +10,28 @@ Source: Linux, Documentation/security/IMA-templates.rst, security/integrity/ima/
 
 from __future__ import annotations
 
+import binascii
 import hashlib
-import hmac
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, NamedTuple, cast, get_args
 
 from attest.errors import MalformedInput, Unsupported
 from attest.tpm.layout import SIZES, Hash
 
 WHAT: Final = "IMA list"
 REGISTER: Final = 10
+REGISTER_TEXT: Final = b"10"
 MAX_BYTES: Final = 16 << 20
 MAX_ENTRIES: Final = 1 << 17
 NAME_BYTES: Final = 256
 """To which the `ima` template fills up a path."""
 Template = Literal["ima", "ima-ng", "ima-sig"]
-FIELDS: Final = {"ima": 2, "ima-ng": 2, "ima-sig": 3}
+TEMPLATES: Final = get_args(Template)
+FUNCTIONS: Final = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
+BY_SIZE: Final = {size: FUNCTIONS[name] for name, size in SIZES.items()}
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One measured file."""
 
     template: Template
@@ -46,6 +46,8 @@ class Entry:
     """The signature in the file's `security.ima`; empty without one. Not verified."""
     violation: bool
     """Whether the file could change while it was measured: its digest is not known."""
+    hashed: bytes
+    """What the entry's template hash is over."""
 
 
 def parse(data: bytes) -> tuple[Entry, ...]:
@@ -62,71 +64,66 @@ def parse(data: bytes) -> tuple[Entry, ...]:
 
 def values(entries: tuple[Entry, ...], bank: Hash) -> Iterator[bytes]:
     """The values of register 10 in `bank`: at the start, and after each entry."""
-    value = bytes(SIZES[bank])
+    function, violation, value = FUNCTIONS[bank], b"\xff" * SIZES[bank], bytes(SIZES[bank])
     yield value
     for entry in entries:
-        extended = b"\xff" * SIZES[bank] if entry.violation else hashlib.new(bank, template_data(entry)).digest()
-        value = hashlib.new(bank, value + extended).digest()
+        value = function(value + (violation if entry.violation else function(entry.hashed).digest())).digest()
         yield value
-
-
-def template_data(entry: Entry) -> bytes:
-    """What an entry's template hash is over."""
-    path = entry.path.encode("utf-8", "surrogateescape")
-    if entry.template == "ima":
-        return entry.digest + path.ljust(NAME_BYTES, b"\0")
-    fields = [entry.hash.encode() + b":\0" + entry.digest, path + b"\0"]
-    if entry.template == "ima-sig":
-        fields.append(entry.signature)
-    return b"".join(struct.pack("<I", len(field)) + field for field in fields)
 
 
 def _entry(number: int, line: bytes) -> Entry:
     what = f"{WHAT}, line {number}"
-    # A path may hold any byte but a line's end; it is kept as Python keeps paths, and goes back to the same bytes.
-    register, template_hash, template, *rest = [*line.decode("utf-8", "surrogateescape").split(" ", 3), "", "", ""][:4]
-    if register != str(REGISTER):
+    # A path may hold any byte but a line's end; it is kept as Python keeps paths.
+    register, template_hash, template, *rest = [*line.split(b" ", 3), b"", b"", b""][:4]
+    if register != REGISTER_TEXT:
         raise MalformedInput(what, f"expected register {REGISTER}, found {register[:20]!r}")
-    if template not in FIELDS:
-        raise Unsupported(what, f"expected template {', '.join(FIELDS)}, found {template[:40]!r}")
+    kind = template.decode("latin-1")
+    if kind not in TEMPLATES:
+        raise Unsupported(what, f"expected template {', '.join(TEMPLATES)}, found {kind[:40]!r}")
     listed = _hex(what, template_hash)
-    named, _, path = rest[0].partition(" ")
+    named, _, path = rest[0].partition(b" ")
     signature = b""
-    if template == "ima-sig":
+    if kind == "ima-sig":
         # The signature follows the path, after a space that stands there also without one.
-        path, _, text = path.rpartition(" ")
+        path, _, text = path.rpartition(b" ")
         signature = _hex(what, text) if text else b""
-    hash_, digest = _digest(what, named, template)
-    violation = not any(listed)
-    entry = Entry(cast("Template", template), hash_, digest, path, signature, violation)
-    if not path or (template == "ima" and len(path.encode("utf-8", "surrogateescape")) >= NAME_BYTES):
+    hash_, digest = _digest(what, named, kind)
+    if not path or (kind == "ima" and len(path) >= NAME_BYTES):
         raise MalformedInput(what, "expected the path of a file")
-    by_size = {20: "sha1", 32: "sha256", 48: "sha384", 64: "sha512"}.get(len(listed))
-    if by_size is None:
+    if len(listed) not in BY_SIZE:
         raise MalformedInput(what, f"expected a template hash, found one of {len(listed)} bytes")
-    computed = hashlib.new(by_size, template_data(entry)).digest()
-    if not violation and not hmac.compare_digest(computed, listed):
+    if kind == "ima":
+        hashed = digest + path.ljust(NAME_BYTES, b"\0")
+    else:
+        hashed = _field(b"%s:\0%s" % (hash_.encode(), digest)) + _field(path + b"\0")
+        hashed += _field(signature) if kind == "ima-sig" else b""
+    violation, computed = not any(listed), BY_SIZE[len(listed)](hashed).digest()
+    if not violation and computed != listed:
         raise MalformedInput(what, f"expected template hash {computed.hex()}, found {listed.hex()}")
-    return entry
+    name = path.decode("utf-8", "surrogateescape")
+    return Entry(cast("Template", kind), hash_, digest, name, signature, violation, hashed)
 
 
-def _digest(what: str, text: str, template: str) -> tuple[Hash, bytes]:
-    name, _, digits = text.rpartition(":")
-    if template == "ima":
-        name, digits = "sha1", text
-    if name not in get_args(Hash):
-        raise Unsupported(what, f"expected a digest of SHA-1 or SHA-2, found {name[:40]!r}")
-    hash_, digest = cast("Hash", name), _hex(what, digits)
+def _field(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "little") + data
+
+
+def _digest(what: str, text: bytes, template: str) -> tuple[Hash, bytes]:
+    name, _, digits = (b"sha1", b"", text) if template == "ima" else text.rpartition(b":")
+    hash_ = cast("Hash", name.decode("latin-1"))
+    if hash_ not in FUNCTIONS:
+        raise Unsupported(what, f"expected a digest of SHA-1 or SHA-2, found {hash_[:40]!r}")
+    digest = _hex(what, digits)
     if len(digest) != SIZES[hash_]:
         raise MalformedInput(what, f"expected {SIZES[hash_]} bytes of {hash_}, found {len(digest)}")
     return hash_, digest
 
 
-def _hex(what: str, text: str) -> bytes:
+def _hex(what: str, text: bytes) -> bytes:
     try:
-        data = bytes.fromhex(text)
+        data = binascii.unhexlify(text)
     except ValueError:
         data = b""
-    if not data or data.hex() != text:
+    if not data or binascii.hexlify(data) != text:
         raise MalformedInput(what, f"expected lower-case hexadecimal digits, found {text[:80]!r}")
     return data

@@ -2,9 +2,9 @@
 
 Every comparison has both sides in one run, next to each other in time, with the same model file, number of tokens and
 threads. Parts, in this order: `boot` (hashing), `throughput` (decode and prefill), `sweep` (for the plots), `scoring`
-(four-choice scoring, the whole sealed job, memory), `walls` (the container wall), `vm` (the measured machine, emulated;
-by `--only vm` alone, with the image in build/vm). What is only a part of a run, or a
-quick one, goes to build/bench-partial.jsonl: build/bench.jsonl holds whole runs alone.
+(four-choice scoring, the whole sealed job, memory), `walls` (the container wall), `verify` (what an auditor waits for),
+`vm` (the measured machine, emulated; by `--only vm` alone, with the image in build/vm). Parts of a run, and quick ones,
+go to build/bench-partial.jsonl: build/bench.jsonl holds whole runs alone.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tests.bench import (
     stock_python,
     stock_tools,
     throughput,
+    verifying,
     walls,
 )
 from tests.bench.clock import say
@@ -41,7 +42,7 @@ from tests.bench.lane import Lane
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {"Q4_K_M": "rand765m-q4_k_m.gguf", "Q8_0": "rand765m-q8_0.gguf"}
-PARTS = ("boot", "throughput", "sweep", "scoring", "walls", "vm")
+PARTS = ("boot", "throughput", "sweep", "scoring", "walls", "verify", "vm")
 STOCK = {"throughput", "sweep", "scoring"}
 """The parts that are measured against the stock side, which is built for them."""
 Rows = Iterator[dict[str, Any]]
@@ -90,6 +91,8 @@ def steps(arguments: argparse.Namespace, folder: Path) -> list[Step]:
         threads=threads, rounds=1 if quick else 2, limit=2 if quick else None, facts={"model": types[0]},
     )  # fmt: skip
     found.append(Step("walls", f"the container wall with {types[0]}", 500, lambda say: wall(say=say)))
+    check = partial(verifying.measure, arguments.engine, folder, quick=quick)
+    found.append(Step("verify", "what an auditor waits for", 130, lambda say: check(say=say)))
     if arguments.only:
         found.append(Step("vm", "the measured machine", 60, lambda say: machine.rows(folder, say)))
     return [step for step in found if not arguments.only or step.part in arguments.only]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
@@ -208,6 +209,53 @@ def test_finite_floats_are_read(value: float) -> None:
     found = canonical.loads(repr(value).encode())
     assert found == value
     assert math.copysign(1, found) == math.copysign(1, value)
+
+
+@settings(max_examples=200)
+@given(VALUES)
+@example({"\U0001f600": 1, "\ufb33": 2})
+@example([True, None, {"b\x7f": "\x1f\u2028", "a": [MAX_INTEGER, ""]}])
+def test_the_canonical_form_is_that_of_the_reference(value: Any) -> None:
+    data = rfc8785.dumps(value)
+    assert canonical.dumps(value) == data
+    assert canonical.loads_canonical(data) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"a":1 }', "another spelling"),
+        ('{"b":1,"a":2}', "another spelling"),
+        ('{"a":1,"a":1}', "another spelling"),
+        ('{"a":1,"a":2}', "another spelling"),
+        ('"\\u0041"', "another spelling"),
+        ('"\\ud800"', "another spelling"),
+        ('"\\/"', "another spelling"),
+        ("-0", "another spelling"),
+        (" 1", "another spelling"),
+        ('{"\u00e9":1,"\u00e9":1}', "twice"),
+        ('{"\u00e9":1,"a":2}', "another spelling"),
+        ('{"\ufb33":1,"\U0001f600":2}', "another spelling"),
+        ("1.5", "decimal string"),
+        ('{"a":1e2}', "decimal string"),
+        ('["\u00e9",1.5]', "decimal string"),
+        ("NaN", "found NaN"),
+        ("9007199254740992", "2\\^53"),
+        ("[" * 65 + "]" * 65, "levels"),
+        ("{", "Expecting"),
+    ],
+)
+def test_only_the_canonical_form_is_canonical(text: str, problem: str) -> None:
+    with pytest.raises(MalformedInput, match=problem) as caught:
+        canonical.loads_canonical(text.encode(), "the thing")
+    assert caught.value.what == "the thing"
+
+
+@pytest.mark.parametrize("spelling", ["{}", " {}", "[1,{}]", "-{}", "[-{}]", '{{"a":{}}}', '{{"a": {}}}', "\t{}\n"])
+def test_a_long_integer_is_seen_wherever_it_stands(spelling: str) -> None:
+    assert canonical.loads(spelling.replace("{}", "9007199254740991").replace("{{", "{").replace("}}", "}").encode())
+    with pytest.raises(MalformedInput, match="2\\^53"):
+        canonical.loads(spelling.replace("{}", "9007199254740992").replace("{{", "{").replace("}}", "}").encode())
 
 
 def test_integers_beyond_float64_are_refused_in_the_canonical_form() -> None:

@@ -34,6 +34,7 @@ class Scene:
     registers: dict[int, bytes] = field(default_factory=lambda: dict(fake.REGISTERS))
     hcl: dict[str, Any] = field(default_factory=dict)
     enclave: bool = False
+    debug: bool = False
 
     def evidence(self) -> Evidence:
         bound = sha256(self.runtime if self.hashed is None else self.hashed) + self.tail
@@ -41,12 +42,14 @@ class Scene:
         registers = {str(number): value.hex() for number, value in self.registers.items()}
         quote = Signed(attested=attested, signature=signature)
         if self.tdx:
-            body = intel.enclave(bound) if self.enclave else intel.domain(bound)
+            attributes = bytes.fromhex("0100001000000000" if self.debug else "0000001000000000")
+            body = intel.enclave(bound) if self.enclave else intel.domain(bound, td_attributes=attributes)
             report = fake.hcl_report(4, b"a TDREPORT", self.runtime, **self.hcl)
             td_quote = intel.intel().quote(body, version=3 if self.enclave else 4)
             return Evidence(hcl_report=report, td_quote=td_quote, quote=quote, registers=registers)
         chip = Chip()
-        report = fake.hcl_report(2, chip.report(report_data=bound), self.runtime, **self.hcl)
+        settings = {"policy": 1 << 19 | 1 << 17} if self.debug else {}
+        report = fake.hcl_report(2, chip.report(report_data=bound, **settings), self.runtime, **self.hcl)
         certificate = Vendor().chip_certificate(chip)
         return Evidence(hcl_report=report, certificate=certificate, quote=quote, registers=registers)
 
@@ -72,6 +75,23 @@ def test_good_evidence_is_accepted(tdx: bool) -> None:
     assert found.bound == NONCE.hex() and found.user_data == "0a" * 64 and found.vm_id == "a machine"
     assert found.measurements == {f"sha256:{number}": value.hex() for number, value in fake.REGISTERS.items()}
     assert (found.secure_boot, found.console, found.debug, found.skipped) == (True, False, False, ())
+
+
+@pytest.mark.parametrize("tdx", [False, True])
+def test_a_machine_that_its_host_may_look_into_is_debugged(tdx: bool) -> None:
+    assert Scene(tdx, debug=True).decide().debug is True
+
+
+def test_a_report_may_be_as_short_and_as_long_as_it_says() -> None:
+    least = 32 + 1184 + 20
+    with pytest.raises(MalformedInput, match=f"{least} to 65536 bytes, found {least - 1}"):
+        hcl.read(b"HCLA".ljust(least - 1, b"\0"))
+    with pytest.raises(Unsupported, match="version"):
+        hcl.read(b"HCLA".ljust(least, b"\0"))
+    whole = hcl.read(fake.hcl_report(2, Chip().report(), Scene().runtime).ljust(hcl.MAX_BYTES, b"\0"))
+    assert whole.kind == "sev-snp"
+    with pytest.raises(MalformedInput, match="found 65537"):
+        hcl.read(fake.hcl_report(2, Chip().report(), Scene().runtime).ljust(hcl.MAX_BYTES + 1, b"\0"))
 
 
 def refused(scene: Scene) -> tuple[str, str]:

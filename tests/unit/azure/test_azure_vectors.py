@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import struct
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,10 +19,10 @@ from attest.canonical import dump_model, parse
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.sevsnp.certificates import split
 from attest.tpm import Signed
+from tests.fakes.mutate import EXAMPLES
 from tests.fakes.tdx import stored
 from tests.tools import snp_vectors
 
-EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
 NOW = datetime(2025, 9, 1, tzinfo=UTC)
 NONCE = b"challenge"
 

@@ -156,6 +156,34 @@ def test_more_registers_than_there_are() -> None:
         layout.read(cbor.dumps(NSM.fields(pcrs={index: bytes(48) for index in range(33)})))
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pcrs": "text"}, "pcrs: expected a map"),
+        ({"pcrs": [1]}, "pcrs: expected a map"),
+        ({"pcrs": {0: "t" * 48}}, "pcrs: expected .* bytes as register 0"),
+        ({"cabundle": "text"}, "cabundle: expected"),
+        ({"cabundle": {"x": b"x"}}, "cabundle: expected"),
+        ({"cabundle": [b"x"] * (layout.MAX_BUNDLE + 1)}, "cabundle: expected"),
+        ({"cabundle": [b""]}, "cabundle: expected 1 to"),
+        ({"certificate": b""}, "certificate: expected 1 to"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(MalformedInput, match=said):
+        layout.read(cbor.dumps(NSM.fields() | fields))
+
+
+def test_the_ends_of_each_limit_belong_to_it() -> None:
+    ends: dict[str, object] = {
+        "module_id": "i", "timestamp": layout.MAX_TIMESTAMP_MS, "pcrs": {0: bytes(48)}, "nonce": b"",
+        "cabundle": [b"x"] * layout.MAX_BUNDLE,
+    }  # fmt: skip
+    found = layout.read(cbor.dumps(NSM.fields() | ends))
+    assert (found.module_id, found.timestamp_ms, found.nonce) == ("i", layout.MAX_TIMESTAMP_MS, b"")
+    assert (len(found.pcrs), len(found.cabundle)) == (1, layout.MAX_BUNDLE)
+
+
 def test_a_payload_that_is_no_map() -> None:
     with pytest.raises(MalformedInput, match="map"):
         authenticate(NSM.sign(cbor.dumps([1])))
@@ -278,6 +306,7 @@ def test_frames() -> None:
         (b"\x00\x02", MalformedInput),
         (b"\x00\x02\x08x", MalformedInput),
         (b"\x00\x02\x03\x00\x00\x00\x40", MalformedInput),
+        (dstack.HEAD + (1 << 2 | 3).to_bytes(8, "little") + b"x\0" + bytes(64) + b"\x08{}", MalformedInput),
         (framed(b"x", tail=bytes(63)), MalformedInput),
         (framed(b"x", tail=bytes(64)), MalformedInput),
         (framed(b"x") + b"\0", MalformedInput),

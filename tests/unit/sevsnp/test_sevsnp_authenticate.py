@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,13 +17,11 @@ from hypothesis import strategies as st
 
 from attest.digest import digest_of
 from attest.errors import MalformedInput, Unsupported, VerificationError
-from attest.sevsnp import Endorsements, Evidence, authenticate
+from attest.sevsnp import Endorsements, Evidence, authenticate, claims
 from tests.fakes import sevsnp as fake
+from tests.fakes.mutate import EXAMPLES
 from tests.fakes.sevsnp import DAY, NOW, Chip, Vendor, integer
 from tests.fakes.sevsnp_scene import Scene, of, refused
-
-EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
-
 
 ID_KEY_DIGEST = {"id_key_digest": hashlib.sha384(fake.amd_key(fake.ec_key("id"))).digest()}
 AUTHOR = {
@@ -75,6 +72,17 @@ def test_both_spellings_of_a_chip_id_are_read() -> None:
     turin = of("Turin")
     turin.leaf = {"chip_id": b"\x04\x08" + turin.chip.chip_id[:8]}
     assert turin.decide().chip.chip_id == turin.chip.chip_id
+
+
+def test_what_is_not_amds_and_not_critical_does_not_matter() -> None:
+    number = ((x509.CRLNumber(7), False),)
+    scene = Scene(leaf={"more": ((fake.key_usage(signs=False), False),)}, crls=(Vendor().crl(extensions=number),))
+    assert scene.decide().chip.product == "Milan"
+
+
+def test_a_guest_that_may_be_debugged_says_so() -> None:
+    assert claims(Scene().decide()).debug is False
+    assert claims(Scene(report={"policy": 1 << 19 | fake.TRUE_POLICY}).decide()).debug is True
 
 
 def test_collateral_of_several_products_is_sorted_out() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,10 +15,10 @@ from attest.canonical import dump_model, parse
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.sevsnp import Claims, Endorsements, Evidence, Policy, appraise, authenticate, claims
 from attest.sevsnp.certificates import load, read_chip, split
+from tests.fakes.mutate import EXAMPLES
 from tests.tools import protobuf, snp_vectors
 from tests.tools.snp_vectors import NOW, ROOTS, VECTORS
 
-EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
 ACCEPTED = [name for name, vector in VECTORS.items() if not vector.code]
 PINNED = frozenset(ROOTS.values())
 

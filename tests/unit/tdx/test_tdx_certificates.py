@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from attest import chain as chains
 from attest.errors import MalformedInput, VerificationError
 from attest.tdx import authenticate, certificates
 from tests.fakes import tdx
@@ -152,7 +153,7 @@ def test_a_chain_is_pem_and_nothing_else() -> None:
         b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----",
     ]
     for data in wrong:
-        with pytest.raises(MalformedInput, match="expected"):
+        with pytest.raises(MalformedInput, match=r"expected|cannot be read"):
             certificates.load_chain(data, "chain")
 
 
@@ -241,16 +242,16 @@ def test_what_cannot_be_read() -> None:
             authenticate(QUOTE, INTEL.endorsements(**change), now=NOW)
     with pytest.raises(MalformedInput, match="at most"):
         certificates.load_crl(bytes(certificates.MAX_CRL_BYTES + 1), "list")
-    with pytest.raises(MalformedInput, match="DER revocation list"):
+    with pytest.raises(MalformedInput, match="cannot be read"):
         certificates.load_crl(bytes(certificates.MAX_CRL_BYTES), "list")
 
 
 def test_a_certificate_whose_key_is_no_point() -> None:
     whole = INTEL.leaf.public_bytes(Encoding.DER)
     point = tdx.point(INTEL.pck_key)
-    assert certificates.load(whole, "leaf") == INTEL.leaf
-    with pytest.raises(MalformedInput, match="DER certificate"):
-        certificates.load(whole.replace(point, bytes(63) + b"\1"), "leaf")
+    assert chains.load(whole, "leaf") == INTEL.leaf
+    with pytest.raises(MalformedInput, match="cannot be read"):
+        chains.load(whole.replace(point, bytes(63) + b"\1"), "leaf")
 
 
 def test_the_end_of_an_appraisal_is_its_first_end() -> None:

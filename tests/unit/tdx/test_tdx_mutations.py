@@ -1,11 +1,10 @@
 """Hostile bytes: changed evidence gives only our errors, and what was signed is never accepted changed.
 
-`VITRINE_TEST_EXAMPLES` sets how many examples each test tries.
+`VITRINE_MUTATIONS` sets how many examples each test tries.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +18,8 @@ from hypothesis import strategies as st
 from attest.errors import MalformedInput, Unsupported, VerificationError, VitrineError
 from attest.tdx import Endorsements, Signed, authenticate, certificates, claims, collateral, eventlog, layout
 from tests.fakes import tdx
+from tests.fakes.mutate import EXAMPLES
 
-EXAMPLES = int(os.environ.get("VITRINE_TEST_EXAMPLES", "300"))
 hostile = settings(max_examples=EXAMPLES, deadline=None)
 
 INTEL = tdx.intel()

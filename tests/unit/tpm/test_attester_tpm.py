@@ -147,7 +147,7 @@ def test_registers_are_those_of_the_logs(tpm: Tpm, trusted: Endorsements, tmp_pa
     for event in eventlog.parse(LOG).events:
         extend(tpm, event.register, event.digests)
     for entry in ima.parse(ima_list()):
-        data = ima.template_data(entry)
+        data = entry.hashed
         extend(tpm, 10, {bank: hashlib.new(bank, data).digest() for bank in ("sha256", "sha384")})
     with Attester(tpm) as attester:
         _, found = prove(attester, trusted, event_log=log, ima_list=files)

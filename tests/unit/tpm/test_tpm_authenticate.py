@@ -58,9 +58,12 @@ def test_sound_evidence_is_accepted(key: Key, endorsement: str) -> None:
 # 3. The quotes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_signature_by_another_key_is_refused() -> None:
-    other = fake.quote(Key(which="b"), registers(), NONCE)
-    refused(scene().with_(quotes=(other,)), "tpm/signature")
+@pytest.mark.parametrize(("kind", "scheme"), [("p256", "ecdsa"), ("rsa2048", "rsassa"), ("rsa2048", "rsapss")])
+def test_a_signature_by_another_key_is_refused(kind: str, scheme: str) -> None:
+    good = scene(Key(kind, scheme=scheme))
+    good.check()
+    other = fake.quote(Key(kind, which="b", scheme=scheme), registers(), NONCE)
+    refused(good.with_(quotes=(other,)), "tpm/signature")
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,26 @@ def test_other_logs_are_refused(data: bytes) -> None:
         eventlog.parse(data)
 
 
+def test_the_banks_of_a_header_are_bounded() -> None:
+    unknown = [(0x100 + number, 64) for number in range(eventlog.MAX_BANKS)]
+    assert eventlog.parse(algorithms((0xB, 32), *unknown[1:])).banks == ("sha256",)
+    assert eventlog.parse(algorithms((0xB, 32), (0x100, 1))).banks == ("sha256",)
+    with pytest.raises(MalformedInput, match="1 to 8 algorithms, found 0"):
+        eventlog.parse(algorithms(count=0))
+    for pairs, said in (
+        (((0xB, 32), *unknown), "1 to 8 algorithms, found 9"),
+        (((0xB, 32), (0x100, 65)), "digest size of algorithm 0x0100, found 65"),
+        (((0xB, 32), (0x100, 0)), "digest size of algorithm 0x0100, found 0"),
+        (((0xB, 20),), "digest size of algorithm 0x000b, found 20"),
+        (((0xB, 32), (0xB, 32)), "different algorithms"),
+        ((unknown[0],), "different algorithms"),
+    ):
+        with pytest.raises(MalformedInput, match=said):
+            eventlog.parse(algorithms(*pairs))
+    with pytest.raises(MalformedInput, match="at most 1048576 bytes"):
+        eventlog.parse(bytes(eventlog.MAX_BYTES + 1))
+
+
 def test_the_limits_are_reached() -> None:
     assert len(eventlog.parse(spec_id(SHA1) + event(4, 4, b"", banks=SHA1) * 4096).events) == 4096
     start = spec_id(SHA1)
@@ -269,6 +289,7 @@ def test_programs_are_read_by_their_digest() -> None:
         (event(9, 6, struct.pack("<II", 1, 1) + b"a"), "a", True),
         (event(8, 0xD, b"bell\a", hashed=b""), "bell\ufffd", False),
         (event(8, 0xD, b"", hashed=b"x"), "", False),
+        (event(8, 0xD, b"\xe9\0", hashed=b"x"), "\ufffd", False),
     ],
 )
 def test_what_boot_loaders_measured_is_told_from_what_they_say(item: bytes, text: str, measured: bool) -> None:

@@ -64,7 +64,7 @@ def test_templates(data: bytes, expected: tuple[object, ...]) -> None:
     assert not entry.violation
     start, end = ima.values((entry,), "sha256")
     assert start == bytes(32)
-    assert end == hashlib.sha256(bytes(32) + hashlib.sha256(ima.template_data(entry)).digest()).digest()
+    assert end == hashlib.sha256(bytes(32) + hashlib.sha256(entry.hashed).digest()).digest()
 
 
 def test_a_path_may_hold_any_bytes() -> None:
@@ -80,7 +80,7 @@ def test_a_path_may_hold_any_bytes() -> None:
         + b"\n"
     )
     (entry,) = ima.parse(text)
-    assert ima.template_data(entry) == data
+    assert entry.hashed == data
 
 
 @pytest.mark.parametrize("bank", ["sha1", "sha256", "sha384"])
@@ -118,6 +118,27 @@ def test_a_violation_extends_ones(bank: str) -> None:
 def test_other_lists_are_refused(data: bytes, error: type[Exception]) -> None:
     with pytest.raises(error, match="IMA list"):
         ima.parse(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (bytes(ima.MAX_BYTES + 1), "at most"),
+        (LINE[:-1], "lines that end"),
+        (LINE.replace(b"sha256:", b"sha512:"), "expected 64 bytes of sha512, found 32"),
+        (b"10  ima-ng sha256:" + DIGEST.hex().encode() + b" /a\n", "expected lower-case hexadecimal digits"),
+        (LINE.replace(b"sha256:" + DIGEST.hex().encode(), b"sha256:"), "expected lower-case hexadecimal digits"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said(data: bytes, said: str) -> None:
+    with pytest.raises(MalformedInput, match=said):
+        ima.parse(data)
+
+
+def test_only_the_old_template_bounds_a_path() -> None:
+    path = "/" * 300
+    data = fields(b"sha256:\0" + DIGEST, path.encode() + b"\0")
+    assert ima.parse(line("ima-ng", data, f"sha256:{DIGEST.hex()} {path}"))[0].path == path
 
 
 def test_the_limits_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:

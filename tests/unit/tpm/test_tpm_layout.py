@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import replace
 
@@ -13,9 +12,9 @@ from hypothesis import strategies as st
 from attest.errors import MalformedInput, Unsupported
 from attest.tpm import layout
 from tests.fakes import tpm as fake
+from tests.fakes.mutate import EXAMPLES
 from tests.fakes.tpm import Key
 
-EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
 VALUES = {"sha256": {0: bytes(32), 7: b"\1" * 32}, "sha384": {0: bytes(48)}}
 QUOTE = fake.attested(0x8018, fake.quote_body(Key(), VALUES), b"nonce")  # type: ignore[arg-type]
 PUBLIC = Key().public
@@ -158,3 +157,13 @@ def test_any_bytes_are_read_or_refused(data: bytes, at: int, good: bytes) -> Non
                 read(hostile)
             except (MalformedInput, Unsupported):
                 continue
+
+
+def test_a_modulus_has_one_spelling() -> None:
+    key = fake.Key("rsa2048", scheme="rsassa")
+    modulus = key.private.public_key().public_numbers().n.to_bytes(256, "big")  # type: ignore[union-attr]
+    longer = key.public.replace(b"\1\0" + modulus, b"\1\1\0" + modulus)
+    assert len(longer) == len(key.public) + 1
+    assert layout.public_area(key.public).kind == "rsa"
+    with pytest.raises(MalformedInput, match="odd modulus of 2048 bits"):
+        layout.public_area(longer)

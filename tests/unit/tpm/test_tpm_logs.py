@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
+from attest.digest import digest_of
 from tests.fakes import tpm as fake
 from tests.fakes.tpm import Key
 from tests.fakes.tpm_scene import (
@@ -34,6 +36,18 @@ def test_a_log_without_a_firmware_register_is_refused() -> None:
     refused(scene().with_(event_log=fake.spec_id()), "tpm/event-log")
 
 
+def test_claims_name_the_root_and_a_debugger() -> None:
+    good: Any = scene().check()
+    assert (good.debug, good.root) == (False, digest_of(fake.ROOT.certificate))
+    events = LOG.index(fake.event(0, 4, bytes(4)))
+    log = LOG[:events] + fake.event(7, 5, b"UEFI Debug Mode") + LOG[events:]
+    values = registers(log)
+    found = scene().with_(quotes=(fake.quote(Key(), values, NONCE),), registers=wire(values), event_log=log)
+    assert found.check().debug is True  # type: ignore[attr-defined]
+    without: Any = found.with_(event_log=None).check()
+    assert without.debug is False
+
+
 def test_what_no_log_covers_is_said() -> None:
     found = scene().with_(event_log=None, ima_list=None).check()
     assert found.explained["sha256:0"] == "unexplained"  # type: ignore[attr-defined]
@@ -59,6 +73,14 @@ def test_a_list_of_files_goes_as_far_as_the_quote() -> None:
     found = scene().with_(ima_list=ima_list(longer)).check()
     assert [file.path for file in found.files] == [name for _, name in FILES]  # type: ignore[attr-defined]
     assert found.files[1].digest == f"sha256:{FILES[1][0].hex()}"  # type: ignore[attr-defined]
+
+
+def test_a_list_of_files_explains_no_bank_that_was_not_quoted() -> None:
+    values = registers()
+    del values["sha384"][10]
+    found = scene().with_(quotes=(fake.quote(Key(), values, NONCE),), registers=wire(values)).check()
+    assert found.explained["sha256:10"] == "ima-list"  # type: ignore[attr-defined]
+    assert "sha384:10" not in found.explained  # type: ignore[attr-defined]
 
 
 def test_a_list_of_other_files_is_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from attest.tpm import (
     signaturelist,
 )
 from attest.tpm import boot as boots
+from tests.fakes.mutate import EXAMPLES
 from tests.tools import gce
 from tests.tools.real_tpm import (
     GCE,
@@ -31,7 +31,6 @@ from tests.tools.real_tpm import (
     keylime_evidence,
 )
 
-EXAMPLES = int(os.environ.get("VITRINE_FUZZ_EXAMPLES", "300"))
 UPDATES = {"dbxupdate-2014-08-11.bin": 13, "dbxupdate_x64-2020-10-12.bin": 186, "dbxupdate_x64-2021-04-29.bin": 211}
 
 

@@ -129,13 +129,16 @@ def test_an_endorsement_certificate_without_usages_is_refused() -> None:
     refused(good.with_(endorsement=Endorsement(key=EK.public, certificate=certificate)), "tpm/endorsement-usage")
 
 
-def key_certificate(key: Key, *usage: str, extended: str | None = "2.23.133.8.3", named: bool = True) -> KeyCertificate:
+def key_certificate(
+    key: Key, *usage: str, extended: str | tuple[str, ...] | None = "2.23.133.8.3", named: bool = True
+) -> KeyCertificate:
     """A certificate of an attestation key."""
     extensions: list[tuple[x509.ExtensionType, bool]] = [(x509.BasicConstraints(False, None), True)]
     if usage:
         extensions.append((fake.key_usage(*usage), True))
     if extended is not None:
-        extensions.append((x509.ExtendedKeyUsage([x509.ObjectIdentifier(extended)]), False))
+        usages = [extended] if isinstance(extended, str) else extended
+        extensions.append((x509.ExtendedKeyUsage(map(x509.ObjectIdentifier, usages)), False))
     if named:
         extensions.append((fake.tpm_name(fake.TPM_NAME), True))
     return KeyCertificate(certificate=fake.ROOT.issue("ak", key.private.public_key(), extensions), chain=())
@@ -147,6 +150,8 @@ def test_a_certificate_of_the_key_vouches_for_it() -> None:
         certified_ = key_certificate(Key(), "digital_signature", extended=extended)
         found = bare.with_(key_certificate=certified_).check()
         assert (found.kind, found.vouched_by, found.skipped) == ("hardware", "key-certificate", ())  # type: ignore[attr-defined]
+    both = ("2.23.133.8.3", "2.23.133.8.1")
+    assert bare.with_(key_certificate=key_certificate(Key(), "digital_signature", extended=both)).check()
     found = bare.with_(key_certificate=key_certificate(Key(), "digital_signature", named=False)).check()
     assert (found.kind, found.manufacturer, found.manufacturer_name) == ("hardware", None, None)  # type: ignore[attr-defined]
 

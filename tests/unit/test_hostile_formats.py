@@ -1,0 +1,405 @@
+"""Every format that attest reads, changed in thousands of ways: only our errors, no hang, and nothing that is accepted
+and says something else. `VITRINE_MUTATIONS` sets how many ways, `make fuzz` tries 10,000 of each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance import notary
+from appliance.enrol import digest_of_key
+from attest import (
+    appraise,
+    azure,
+    canonical,
+    capsule,
+    chain,
+    checkpoint,
+    dsse,
+    evidence,
+    leaf,
+    ledger,
+    policy,
+    reference,
+    sevsnp,
+    tiles,
+    tpm,
+    trust,
+    validity,
+)  # fmt: skip
+from attest.appraise import ear, items
+from attest.digest import digest_of
+from attest.errors import MalformedInput, Unsupported, VerificationError, VitrineError
+from attest.log import MAX_RECEIPT_BYTES, parse_receipt
+from tests.fakes import sevsnp as amd
+from tests.fakes.mutate import MUTATIONS, mutated, mutated_json
+from tests.unit.azure import test_azure_checks as azures
+from tests.unit.sevsnp import test_sevsnp_authenticate as snps
+from tests.unit.tpm import test_tpm_authenticate as tpms
+
+NOW = amd.NOW
+KEY = ec.generate_private_key(ec.SECP256R1())
+REFUSED = (VerificationError, MalformedInput, Unsupported)
+
+
+def text(model: canonical.Model) -> bytes:
+    """The JSON of a model."""
+    return canonical.dump_model(model)
+
+
+# Evidence -------------------------------------------------------------------------------------------------------------
+
+CHIP = tpms.scene()
+SAID = CHIP.check()
+
+
+@MUTATIONS
+@given(data=mutated_json(text(CHIP.evidence)))
+def test_evidence_of_a_tpm(data: bytes) -> None:
+    try:
+        found: Any = tpms.replace(CHIP, evidence=canonical.parse(tpm.Evidence, data, "evidence")).check()
+    except REFUSED:
+        return
+    # Logs, list and counter may be left out, and what an event says of its digest is not signed. Nothing else differs.
+    free = ("boot", "bank", "explained", "files", "counter")
+    assert found.model_dump(exclude=free) == SAID.model_dump(exclude=free)  # type: ignore[attr-defined]
+    assert found.counter in (None, SAID.counter)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("tdx", [False, True])
+@MUTATIONS
+@given(data=st.data())
+def test_evidence_of_azure(tdx: bool, data: st.DataObject) -> None:
+    good = azures.Scene(tdx).evidence()
+    said = azure.claims(azure.authenticate(good, azures.ENDORSEMENTS, nonce=azures.NONCE, now=NOW))
+    changed = data.draw(mutated_json(text(good)))
+    try:
+        other = canonical.parse(azure.Evidence, changed, "evidence")
+        found = azure.claims(azure.authenticate(other, azures.ENDORSEMENTS, nonce=azures.NONCE, now=NOW))
+    except REFUSED:
+        return
+    assert found == said
+
+
+BLOCK = snps.Scene(block={}, report=snps.ID_KEY_DIGEST)
+
+
+@MUTATIONS
+@given(data=st.data())
+def test_evidence_of_sev_snp_with_an_id_block(data: st.DataObject) -> None:
+    endorsements = BLOCK.endorsements()
+    roots = frozenset({digest_of(endorsements.certificates[0])})
+    good = BLOCK.evidence()
+    said = sevsnp.claims(sevsnp.authenticate(good, endorsements, roots=roots, now=NOW))
+    changed = data.draw(mutated_json(text(good)))
+    try:
+        other = canonical.parse(sevsnp.Evidence, changed, "evidence")
+        found = sevsnp.claims(sevsnp.authenticate(other, endorsements, roots=roots, now=NOW))
+    except REFUSED:
+        return
+    differing = {name for name, value in said.model_dump().items() if found.model_dump()[name] != value}
+    assert differing <= {"id_block"}
+    assert said.id_block is True  # it may be left out, and then is not claimed
+
+
+def package() -> bytes:
+    """A package of two platforms."""
+    documents = [BLOCK.evidence().model_dump(mode="json"), CHIP.evidence.model_dump(mode="json", exclude_none=True)]
+    documents[0] = {"format": "vitrine/sev-snp-evidence/v1", **documents[0]}
+    found = evidence.Evidence(when="start", challenge="00" * 32, items=tuple(documents), before="00" * 32)
+    return text(found)
+
+
+HARDWARE = appraise.policy.read(
+    {
+        "unsafe_unbound": True,
+        "roots": {"sev-snp": [digest_of(BLOCK.endorsements().certificates[0])]},
+        "tpm": {"kinds": ["unknown"], "unsafe_skipped": True},
+        "sev-snp": {
+            "unsafe_without_revocation": True,
+            "measurements": ["00" * 48],
+            "minimum_tcb": {"Milan": {"boot_loader": 0, "tee": 0, "snp": 0, "microcode": 0}},
+        },
+    }
+)
+PACKAGE = package()
+
+
+@MUTATIONS
+@given(data=mutated_json(PACKAGE))
+def test_packages_and_their_appraisal(data: bytes) -> None:
+    try:
+        found = evidence.read(data, "start")
+        judged = appraise.appraise(found.items, HARDWARE, None, bound=bytes(32), now=NOW)
+    except REFUSED:
+        return
+    # No capsule: of these two, neither is vouched for.
+    assert judged.status == "contraindicated"
+    ear.claims(judged, policy_digest="sha256:" + "0" * 64, issued=NOW)
+
+
+@MUTATIONS
+@given(data=mutated_json(PACKAGE) | mutated(PACKAGE) | st.binary(max_size=40))
+def test_documents_that_nobody_wrapped(data: bytes) -> None:
+    try:
+        assert isinstance(items.read(data)["format"], str)
+    except REFUSED:
+        return
+
+
+@pytest.mark.parametrize("platform", ["sev-snp", "tdx", "nitro", "nvidia-gpu", "tpm", "azure"])
+@MUTATIONS
+@given(data=st.binary(max_size=80) | mutated(b"[" + PACKAGE[:200] + b"]") | mutated(b"0a" * 40))
+def test_files_of_vendors_that_are_wrapped(platform: Any, data: bytes) -> None:
+    try:
+        assert items.wrap(data, platform, b"-----BEGIN CERTIFICATE-----" + data)["format"]
+    except REFUSED:
+        return
+
+
+# Collateral -----------------------------------------------------------------------------------------------------------
+
+
+def collateral() -> bytes:
+    """A capsule of synthetic collateral."""
+    vendor = amd.Vendor()
+    parts = [
+        capsule.item("sev-snp", "root", "ARK", vendor.ark),
+        capsule.item("sev-snp", "certificate", "ASK", vendor.ask),
+        capsule.item("sev-snp", "revocation-list", "CRL", vendor.crl()),
+    ]
+    return capsule.make(parts, KEY, NOW)
+
+
+CAPSULE = collateral()
+PAYLOAD = dsse.parse(CAPSULE).payload
+
+
+@MUTATIONS
+@given(data=mutated_json(CAPSULE) | mutated(CAPSULE))
+def test_capsules(data: bytes) -> None:
+    try:
+        found = capsule.read(data)
+    except REFUSED:
+        return
+    assert text(found) == PAYLOAD
+
+
+@MUTATIONS
+@given(payload=mutated_json(PAYLOAD) | mutated(PAYLOAD))
+def test_capsules_that_their_maker_signed(payload: bytes) -> None:
+    signature = KEY.sign(dsse.pae(capsule.PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    try:
+        found = capsule.read(dsse.encode(dsse.make(payload, capsule.PAYLOAD_TYPE, signature)))
+        capsule.check(found, makers=[found.maker_digest], now=NOW, max_age=timedelta(days=1))
+        document = {"format": "vitrine/sev-snp-evidence/v1", **BLOCK.evidence().model_dump(mode="json")}
+        hardware = HARDWARE.model_copy(update={"makers": (found.maker_digest,)})
+        judged = appraise.appraise([document], hardware, found, bound=None, now=NOW)
+    except REFUSED:
+        return
+    assert judged.status == "contraindicated"  # the measurement is another than the policy's
+
+
+LISTS = {
+    "SEV-SNP": (amd.Vendor().crl(), amd.Vendor().ark),
+    "TPM": (tpms.fake.ROOT.revocations(7), tpms.fake.ROOT.certificate),
+    "TDX": (
+        azures.intel.intel().endorsements().root_crl,
+        azures.intel.intel().root.public_bytes(Encoding.DER),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+@MUTATIONS
+@given(data=st.data())
+def test_revocation_lists(name: str, data: st.DataObject) -> None:
+    good, authority = LISTS[name]
+    key: Any = chain.load(authority).public_key()
+    assert chain.load_list(good).is_signature_valid(key)
+    changed = data.draw(mutated(good))
+    try:
+        found = chain.load_list(changed)
+    except MalformedInput:
+        return
+    assert changed == good or not found.is_signature_valid(key)
+
+
+@pytest.mark.parametrize("kind", sorted(validity.READERS))
+@MUTATIONS
+@given(data=st.data())
+def test_items_of_a_capsule(kind: validity.Kind, data: st.DataObject) -> None:
+    document = json.dumps({"tcbInfo": {"issueDate": "2026-01-01T00:00:00Z", "nextUpdate": "2026-02-01T00:00:00Z"}})
+    manifest = b"<X509Certificate>MIIB</X509Certificate>"
+    samples = [
+        mutated(amd.Vendor().ark),
+        mutated(amd.Vendor().crl()),
+        mutated_json(document.encode()),
+        mutated(manifest),
+    ]
+    try:
+        start, end = validity.of(kind, data.draw(st.one_of(samples)), "it")
+    except MalformedInput:
+        return
+    assert start <= end
+
+
+# Policies and results -------------------------------------------------------------------------------------------------
+
+RULES = b"""
+format = "vitrine/appraisal-policy/v1"
+assurance = "quoted"
+walls = ["vm"]
+max_attempts = 3
+[hardware]
+require = ["tpm"]
+makers = ["sha256:0000000000000000000000000000000000000000000000000000000000000000"]
+[hardware.roots]
+tpm = ["sha256:0000000000000000000000000000000000000000000000000000000000000000"]
+[hardware.tpm]
+kinds = ["hardware"]
+registers = {"sha256:11" = ["00"]}
+[hardware.sev-snp]
+measurements = ["00"]
+minimum_tcb = {Milan = {boot_loader = 1, tee = 0, snp = 2, microcode = 3}}
+"""
+
+
+@MUTATIONS
+@given(data=mutated(RULES))
+def test_policies(data: bytes) -> None:
+    try:
+        assert policy.read(data).assurance in ("signed", "measured", "quoted", "confidential")
+    except (MalformedInput, Unsupported):
+        return
+
+
+JUDGED = appraise.appraise([], HARDWARE, None, bound=None, now=NOW)
+RESULT = ear.sign(ear.claims(JUDGED, policy_digest="sha256:" + "0" * 64, issued=NOW), KEY)
+
+
+@MUTATIONS
+@given(data=mutated(RESULT.encode()))
+def test_attestation_results(data: bytes) -> None:
+    token = data.decode("latin-1")
+    try:
+        ear.verify(token, KEY.public_key())
+    except REFUSED:
+        return
+    assert token == RESULT
+
+
+VALUES = (Path(__file__).parent / "recorded_boot" / "reference.json").read_bytes()
+
+
+@MUTATIONS
+@given(data=mutated_json(VALUES) | mutated(VALUES))
+def test_reference_values(data: bytes) -> None:
+    try:
+        assert reference.read(data).registers
+    except REFUSED:
+        return
+
+
+# The log --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]:
+    """The files of a lab's log with three intents and a signature, and its trust root and a receipt."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        lab = notary.create(tmp_path_factory.mktemp("labs") / "lab", now=lambda: datetime(2026, 3, 1, tzinfo=UTC))
+        for digit in "123":
+            key = ec.generate_private_key(ec.SECP256R1())
+            digests = {"job_digest": "sha256:" + digit * 64, "lock_digest": "sha256:" + "4" * 64}
+            receipt = lab.register(digests | {"key_digest": digest_of_key(key)})
+        certificate = lab.certify(key.public_key(), lab.identity("0" * 64))
+        lab.seal_envelope(b"{}", "application/vnd.in-toto+json", key, certificate)
+        folder = lab.path / "log"
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        yield files | {"trust": lab.trusted_root, "receipt": canonical.dump_model(receipt)}
+
+
+def read_log(files: dict[str, bytes]) -> tiles.LogCopy:
+    """The log of these files."""
+
+    def read(path: str, limit: int) -> bytes:
+        if path not in files or len(files[path]) > limit:
+            raise MalformedInput(path, "expected a file")
+        return files[path]
+
+    return tiles.read_log(read, trust.read(files["trust"]).logs)
+
+
+@MUTATIONS
+@given(data=st.data())
+def test_tiles_and_checkpoints_of_a_log(log: dict[str, bytes], data: st.DataObject) -> None:
+    good = read_log(log)
+    name = data.draw(st.sampled_from([tiles.tile_path("entries", 0, 4), "checkpoint"]))
+    try:
+        found = read_log(log | {name: data.draw(mutated(log[name]))})
+    except REFUSED:
+        return
+    assert (found.leaves, found.checkpoint.note.text) == (good.leaves, good.checkpoint.note.text)
+
+
+@MUTATIONS
+@given(data=st.data())
+def test_leaves_and_the_ledger_of_them(log: dict[str, bytes], data: st.DataObject) -> None:
+    """Leaves as a lab with the log's key could write them."""
+    leaves = list(read_log(log).leaves)
+    at = data.draw(st.integers(0, len(leaves) - 1))
+    leaves[at] = data.draw(mutated_json(leaves[at]) | mutated(leaves[at]))
+    with suppress(*REFUSED):
+        leaf.read(leaves[at])
+    tree = tiles.merkle.Tree(tiles.merkle.leaf_hash(one) for one in leaves)
+    try:
+        ledger.read(tiles.LogCopy(read_log(log).checkpoint, tuple(leaves), tree))
+    except REFUSED:
+        return
+
+
+@MUTATIONS
+@given(data=st.data())
+def test_checkpoints_that_a_witness_keeps(log: dict[str, bytes], data: st.DataObject) -> None:
+    note = log["checkpoint"].decode()
+    cosigned = note + checkpoint.line(checkpoint.NoteSignature("witness.test", b"abcd", b"a signature"))
+    logs = trust.read(log["trust"]).logs
+    changed = data.draw(mutated(cosigned.encode())).decode("utf-8", "replace")
+    try:
+        found = checkpoint.check_cosigned(changed, logs)
+    except REFUSED:
+        return
+    assert found.note.text == checkpoint.check_cosigned(note, logs).note.text
+
+
+@MUTATIONS
+@given(data=st.data())
+def test_receipts_and_trust_roots(log: dict[str, bytes], data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["receipt", "trust"]))
+    files = log | {name: data.draw(mutated_json(log[name]))}
+    try:
+        found = trust.verify_receipt(files["receipt"][:MAX_RECEIPT_BYTES], files["trust"])
+    except REFUSED:
+        return
+    if name == "receipt":
+        assert found == trust.verify_receipt(log["receipt"], log["trust"])
+        assert parse_receipt(files["receipt"]) == parse_receipt(log["receipt"])
+
+
+def test_every_error_here_is_ours() -> None:
+    assert all(issubclass(error, VitrineError) for error in REFUSED)
