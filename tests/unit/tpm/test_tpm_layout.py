@@ -157,3 +157,13 @@ def test_any_bytes_are_read_or_refused(data: bytes, at: int, good: bytes) -> Non
                 read(hostile)
             except (MalformedInput, Unsupported):
                 continue
+
+
+def test_a_modulus_has_one_spelling() -> None:
+    key = fake.Key("rsa2048", scheme="rsassa")
+    modulus = key.private.public_key().public_numbers().n.to_bytes(256, "big")  # type: ignore[union-attr]
+    longer = key.public.replace(b"\1\0" + modulus, b"\1\1\0" + modulus)
+    assert len(longer) == len(key.public) + 1
+    assert layout.public_area(key.public).kind == "rsa"
+    with pytest.raises(MalformedInput, match="odd modulus of 2048 bits"):
+        layout.public_area(longer)
