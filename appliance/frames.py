@@ -51,6 +51,10 @@ class ChannelError(Exception):
     """The stream broke its form, its bounds or its deadline, or it ended."""
 
 
+class TooLargeError(ChannelError):
+    """A payload that no frame carries. Nothing of it was sent."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One message."""
@@ -63,9 +67,9 @@ class Frame:
 
 
 def pack(kind: Kind, payload: bytes, route: int = 0, tag: int = 0) -> bytes:
-    """A frame's bytes. Raises `ChannelError` when the payload is larger than the channel takes."""
+    """A frame's bytes. Raises `TooLargeError` when the payload is larger than the channel takes."""
     if len(payload) > MAX_PAYLOAD_BYTES:
-        raise ChannelError(f"expected at most {MAX_PAYLOAD_BYTES} bytes in a frame, found {len(payload)}")
+        raise TooLargeError(f"expected at most {MAX_PAYLOAD_BYTES} bytes in a frame, found {len(payload)}")
     return HEADER.pack(len(payload), kind, route, tag) + payload
 
 

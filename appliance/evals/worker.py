@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +14,13 @@ from appliance.evals.plan import Planned
 from appliance.evals.prompts import Selection
 from appliance.evals.run import run
 from appliance.evals.suite import Suite
-from appliance.frames import Kind
+from appliance.frames import MAX_PAYLOAD_BYTES, Kind, TooLargeError
 from appliance.worker import Link, main
 from attest import canonical
 from attest.errors import MalformedInput
 from attest.job import Job, JobSuite
 from attest.results import tabulate
+from attest.sample import SampleError, SampleRecord
 
 BULKY: dict[str, Any] = {"messages": (), "prompt_tokens": (), "generation": None, "choices": None, "events": ()}
 """What the results do not need of a record."""
@@ -43,9 +45,21 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], _prepared:
     records = []
     with contextlib.suppress(Stopped):
         for record in run(job, planned, LinkDesk(link)):
-            link.send(Kind.SAMPLE, canonical.dump_model(record))
-            records.append(record.model_copy(update=BULKY))
+            kept, line = fitting(record)
+            link.send(Kind.SAMPLE, line)
+            records.append(kept.model_copy(update=BULKY))
     link.send(Kind.RESULTS, canonical.dump_model(tabulate(job, entries, records)))
+
+
+def fitting(record: SampleRecord) -> tuple[SampleRecord, bytes]:
+    """The record and its JSON; of one that no frame can carry, that it failed."""
+    line = canonical.dump_model(record)
+    if len(line) <= MAX_PAYLOAD_BYTES:
+        return record, line
+    message = f"expected a record of at most {MAX_PAYLOAD_BYTES} bytes, found {len(line)}"
+    none: dict[str, Any] = {"decisive": None, "scores": {}, "unscored": {}, "facts": {}}
+    failed = record.model_copy(update={**BULKY, **none, "error": SampleError(code="size", message=message)})
+    return failed, canonical.dump_model(failed)
 
 
 class LinkDesk:
@@ -53,13 +67,19 @@ class LinkDesk:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._refused: deque[tuple[int, int, dict[str, Any]]] = deque()
 
     def ask(self, route: int, tag: int, request: dict[str, Any]) -> None:
-        """Send one request."""
-        self._link.send_json(Kind.REQUEST, request, route, tag)
+        """Send one request. One that no frame can carry is answered with an error."""
+        try:
+            self._link.send_json(Kind.REQUEST, request, route, tag)
+        except TooLargeError as error:
+            self._refused.append((route, tag, {"error": {"code": "size", "message": str(error)[:2000]}}))
 
     def reply(self) -> tuple[int, int, dict[str, Any]]:
         """The next reply; one that cannot be read counts as an error of its sample."""
+        if self._refused:
+            return self._refused.popleft()
         frame = self._link.receive()
         if frame.kind == Kind.STOP:
             raise Stopped
