@@ -87,10 +87,12 @@ class Sites:
         command("appliance.notary.cli", "invite", "--lab", self.notary / "lab", "--out", invitation)
         shutil.copy(invitation, self.machine / "invitation")
         arguments = ["--invitation", self.machine / "invitation", "--out", self.machine / "run"]
+        command_line = program(
+            "appliance", "enroll", "request", self.machine / "small.yaml", *arguments, "--engine", self.engine
+        )
+        # A shell that starts tests in the background has SIGINT ignored, and a child inherits that.
         process = subprocess.Popen(
-            program(
-                "appliance", "enroll", "request", self.machine / "small.yaml", *arguments, "--engine", self.engine
-            ),
+            ["env", "--default-signal=INT", *command_line],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
         )  # fmt: skip
         try:
