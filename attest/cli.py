@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +68,12 @@ def verify_command(
     witness_keys: Annotated[
         list[Path] | None, typer.Option("--witness-key", help="The public key of a witness that you know.")
     ] = None,
+    rerun_folders: Annotated[
+        list[Path] | None, typer.Option("--rerun", help="The bundle of another run of the job, or of a part of it.")
+    ] = None,
+    rerun_roots: Annotated[
+        list[Path] | None, typer.Option("--rerun-trust", help="The trusted_root.json of each rerun's lab, in order.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check everything about a bundle, and say what is proven and what is not.
@@ -82,8 +89,13 @@ def verify_command(
         attest verify bundles/vm-1 --trust trusted_root.json --reference vm.reference.json
 
         attest verify bundles/demo-1 --trust trusted_root.json --witnessed demo-1.witnessed --witness-key auditor.pub
+
+        attest verify bundles/demo-1 --trust trusted_root.json --rerun partner/demo-1 --rerun-trust partner_root.json
     """
-    from attest import cosignature, witnessed
+    from attest import cosignature, reproduction, witnessed
+
+    if len(rerun_folders or ()) != len(rerun_roots or ()):
+        raise typer.BadParameter("expected a --rerun-trust for each --rerun, in the same order")
 
     if (witnessed_file is None) != (not witness_keys):
         raise typer.BadParameter("expected --witnessed and --witness-key together")
@@ -100,6 +112,10 @@ def verify_command(
         references=[reference.read(read_file(path, reference.MAX_BYTES)) for path in reference_files or ()],
         witnessed=read_file(witnessed_file, witnessed.MAX_BYTES) if witnessed_file else None,
         witnesses=[cosignature.parse_key(read_file(path, cosignature.MAX_KEY_BYTES)) for path in witness_keys or ()],
+    )
+    reruns = zip(rerun_folders or (), rerun_roots or (), strict=True)
+    verified = reproduction.add(
+        verified, [verify.verify(read_bundle(folder), read_file(root, 1 << 20)) for folder, root in reruns]
     )
     if as_json:
         console.print_json(_verdict_json(verified))
@@ -160,7 +176,7 @@ def _print_verdict(verified: Verified) -> None:
     _print_attacks(verified.results.attacks or ())
     out.print(f"\nidentity   {verified.identity}")
     out.print(f"signed at  {verified.signed_at:%Y-%m-%dT%H:%M:%SZ} (log entry {verified.log_index})")
-    out.print(f"assurance  {' -> '.join(verified.assurance)}{', witnessed' if verified.witnesses else ''}")
+    out.print(f"assurance  {' -> '.join(verified.assurance)}{_beside(verified)}")
     if verified.manifest.evidence:
         out.print(f"machine    {verified.machine or 'not compared with reference values'}")
     out.print("\nproven", style="bold")
@@ -170,6 +186,16 @@ def _print_verdict(verified: Verified) -> None:
     for line in verified.not_proven:
         out.print(f"  - {line}")
     out.print("\nACCEPTED", style="bold green")
+
+
+def _beside(verified: Verified) -> str:
+    """What stands beside the ladder."""
+    whole = sum(found.whole for found in verified.reproductions)
+    part = max((found.compared for found in verified.reproductions if not found.whole), default=0)
+    words = ["witnessed"] if verified.witnesses else []
+    words += [f"reproduced ({whole})"] if whole else []
+    words += [f"sampled ({part} of {len(verified.transcript.samples)})"] if part else []
+    return "".join(f", {word}" for word in words)
 
 
 def _print_comparisons(results: Results) -> None:
@@ -238,6 +264,7 @@ def _verdict_json(verified: Verified) -> dict[str, Any]:
         "verdict": "accepted",
         "assurance": list(verified.assurance),
         "witnesses": [{"key": str(one.witness), "time": validity.write_time(one.time)} for one in verified.witnesses],
+        "reproductions": [asdict(found) | {"whole": found.whole} for found in verified.reproductions],
         "machine": verified.machine,
         "identity": verified.identity,
         "issuer": verified.issuer,

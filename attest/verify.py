@@ -50,6 +50,7 @@ from attest.errors import MalformedInput, VerificationError
 from attest.eventlog import EventLog
 from attest.hardware import Run
 from attest.job import Job
+from attest.lockfile import Lockfile
 from attest.manifest import ExecutionManifest
 from attest.reference import ReferenceValues
 from attest.results import PlannedSuite, Results, tabulate
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from attest.capsule import Capsule
     from attest.cosignature import Cosigned, WitnessKey
     from attest.policy import Policy
+    from attest.reproduction import Reproduction
     from attest.trust import VerifiedSignature
 
 SIGNATURE = "bundle.sigstore.json"
@@ -93,8 +95,11 @@ class Verified:
 
     manifest: ExecutionManifest
     job: Job
+    lock: Lockfile
     results: Results
     transcript: Transcript
+    trusted_root: str
+    """The digest of the lab's trusted root."""
     identity: str
     """The certificate's identity, a URI that names the measurement."""
     issuer: str
@@ -115,6 +120,8 @@ class Verified:
     """What follows from the checks, a sentence each."""
     not_proven: tuple[str, ...]
     """What does not, a sentence each."""
+    reproductions: tuple[Reproduction, ...] = ()
+    """Beside the ladder: other runs that drew the same samples (`attest.reproduction`)."""
 
 
 def verify(
@@ -190,8 +197,10 @@ def verify(
     return Verified(
         manifest=manifest,
         job=the_job,
+        lock=lockfile.read(files[LOCK]),
         results=results,
         transcript=script,
+        trusted_root=digest_of(trusted_root),
         identity=signature.identity,
         issuer=signature.issuer,
         signed_at=signature.signed_at,
