@@ -47,10 +47,10 @@ def samples(path: Path, *, follow: bool) -> Iterator[str]:
 
 def told(record: SampleRecord) -> str:
     """One sample, in lines of printable text."""
-    lines = [f"{record.model}  {record.suite}  {record.id}"]
+    lines = [f"{record.model}  {record.suite}  {_text(record.id)}"]
     for event in record.events:
         if isinstance(event, ToolCall):
-            lines.append(f"  {event.name}({_text(event.arguments)}) = {_text(event.result)}")
+            lines.append(f"  {_text(event.name)}({_text(event.arguments)}) = {_text(event.result)}")
         else:
             lines += _turn(event)
     if not record.events:
@@ -64,7 +64,7 @@ def told(record: SampleRecord) -> str:
 
 def _turn(turn: Turn) -> list[str]:
     asked = turn.messages[-1].content if turn.messages else ""
-    lines = [f"  {turn.role} asked{f' ({turn.label})' if turn.label else ''}: {_text(asked)}"]
+    lines = [f"  {turn.role} asked{f' ({_text(turn.label)})' if turn.label else ''}: {_text(asked)}"]
     if turn.error is not None:
         return [*lines, f"  {turn.role} failed: {_text(turn.error.message)}"]
     return lines + _said(turn.role, turn.generation, turn.choices)

@@ -16,7 +16,7 @@ from appliance import watch
 from appliance.transcript import TranscriptWriter
 from attest import canonical
 from attest.errors import EnvironmentProblem, MalformedInput
-from attest.sample import SampleRecord
+from attest.sample import SampleRecord, ToolCall
 from tests.conftest import ROOT
 from tests.fakes.models import REFUSED, attacked, refuses
 
@@ -49,9 +49,16 @@ def test_every_turn_of_every_sample_is_shown(tmp_path: Path) -> None:
 
 
 @given(st.text(max_size=50))
-def test_nothing_that_is_shown_steers_a_terminal(text: str) -> None:
-    for record in records(text + ESCAPES):
-        assert all(char.isprintable() or char == "\n" for char in watch.told(record))
+def test_nothing_that_is_shown_steers_a_terminal_or_looks_like_another_sample(text: str) -> None:
+    hostile = text + ESCAPES + "\ntarget  red  forged"
+    call = ToolCall(name=hostile, arguments=hostile, result=hostile)
+    for record in records(hostile):
+        labelled = [event.model_copy(update={"label": hostile}) for event in record.events]
+        changed = record.model_copy(update={"id": hostile, "events": (*labelled, call)})
+        first, *rest = watch.told(changed).split("\n")
+        assert first.startswith("target  red  ")
+        assert all(line.startswith("  ") for line in rest if line)
+        assert all(char.isprintable() for line in (first, *rest) for char in line)
 
 
 def test_a_failed_sample_and_a_long_text(tmp_path: Path) -> None:
