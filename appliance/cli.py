@@ -8,7 +8,7 @@ import typer
 
 from appliance import logs
 from appliance.attester.cli import app as tpm_app
-from appliance.commands import boot, doctor, engine, init, lock, run, seal
+from appliance.commands import boot, doctor, engine, init, lock, run, seal, watch
 from appliance.enrol_cli import app as enrol_app
 from appliance.image.cli import app as image_app
 from appliance.notary import hold
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (doctor.doctor, init.init, run.run, lock.lock, boot.boot, seal.seal):
+for command in (doctor.doctor, init.init, run.run, lock.lock, boot.boot, seal.seal, watch.watch):
     app.command()(command)
 for name, group in (
     ("engine", engine.app),

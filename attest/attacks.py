@@ -60,9 +60,7 @@ class AttackResult(Model):
 
 
 def tabulate(records: Sequence[SampleRecord]) -> Iterator[AttackResult]:
-    """The strategies of one suite on one model, in the order of their first samples. Empty where nobody attacks."""
-    if all(record.attack is None for record in records):
-        return
+    """The strategies of one attack on one model, in the order of their first samples."""
     strategies: dict[str, list[SampleRecord]] = {}
     for record in records:
         strategies.setdefault(record.category or "", []).append(record)

@@ -150,7 +150,12 @@ def tabulate(job: Job, plan: Sequence[PlannedSuite], records: Iterable[SampleRec
         complete=all(suite.planned == suite.run + suite.failed for suite in suites),
         suites=suites,
         comparisons=tuple(_comparisons(plan, groups)),
-        attacks=tuple(found for group in groups.values() for found in attacks.tabulate(group)),
+        attacks=tuple(
+            found
+            for entry in plan
+            if any(aggregate.kind == "attack-success" for aggregate in entry.aggregates)
+            for found in attacks.tabulate(groups[entry.model, entry.suite])
+        ),
         claims=tuple(_claim(claim, plan, groups) for claim in job.claims),
     )
 

@@ -10,7 +10,7 @@ from appliance.evals.run import run
 from appliance.evals.suite import Suite
 from attest import canonical
 from attest.digest import digest_of
-from attest.job import Job, JobSuite
+from attest.job import Job
 from attest.sample import SampleRecord, Turn
 
 Messages = list[dict[str, Any]]
@@ -76,20 +76,20 @@ def ran(spec: Suite, *models: Model, rows: list[dict[str, Any]], seed: int = 0) 
     """The records of a suite."""
     names = ["target", "attacker", "judge"]
     roles = {role: role for role in ("attacker", "judge") if role in spec.needs}
-    job = {
-        "format": "vitrine/job/v1",
-        "name": "demo",
-        "seed": seed,
-        "models": [{"id": name, "path": "x"} for name in names],
-        "suites": [{"path": "s", "models": ["target"], **roles}],
-    }
+    described = job(names, {"path": "s", "models": ["target"], **roles}, seed)
     desk = Desk(*models)
-    entry = canonical.validate(JobSuite, job["suites"][0], "entry")  # type: ignore[index]
-    planned = plan.make(names, [(entry, spec, prompts.tasks(spec, rows))])
-    records = list(run(canonical.validate(Job, job, "job"), planned, desk))
+    planned = plan.make(names, [(described.suites[0], spec, prompts.tasks(spec, rows))])
+    records = list(run(described, planned, desk))
     for record in records:
         canonical.parse(SampleRecord, canonical.dump_model(record), "record")
     return records, desk
+
+
+def job(models: list[str], entry: dict[str, Any], seed: int = 0) -> Job:
+    """A job of one suite."""
+    named = [{"id": name, "path": "x"} for name in models]
+    value = {"format": "vitrine/job/v1", "name": "demo", "seed": seed, "models": named, "suites": [entry]}
+    return canonical.validate(Job, value, "job")
 
 
 def turns(record: SampleRecord, role: str = "target") -> list[Turn]:

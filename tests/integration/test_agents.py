@@ -26,6 +26,7 @@ models:
   - {id: clean, path: "resource:demo/clean-q8_0.gguf"}
 suites:
   - {path: elicit-tools.yaml, limit: 2, models: [organism]}
+  - {path: agent-calculator.yaml, limit: 2, models: [organism]}
   - {path: grammar.yaml, limit: 2, models: [organism]}
   - {path: nonsense.yaml, limit: 2, models: [organism], attacker: clean, judge: clean}
 sampling: {max_tokens: 40}
@@ -43,7 +44,9 @@ NONSENSE = {
 
 
 def write_suites(folder: Path) -> None:
-    """The example with tools; the same with calls by grammar; an attack whose attacker knows only an invented world."""
+    """The examples with tools; one with calls by grammar; an attack whose attacker knows only an invented world."""
+    calculator = yaml.safe_load((SUITES / "agent-calculator.yaml").read_text())
+    calculator["dataset"]["path"] = str(DEMO / "data" / "tools.jsonl")
     tools = yaml.safe_load((SUITES / "elicit-tools.yaml").read_text())
     tools["dataset"]["path"] = str(DEMO / "data" / "tools.jsonl")
     agent = {**tools["agent"], "calls": "grammar", "turns": 2}
@@ -52,8 +55,8 @@ def write_suites(folder: Path) -> None:
     jailbreak = yaml.safe_load((SUITES / "redteam-jailbreak.yaml").read_text())
     jailbreak["dataset"]["path"] = str(DEMO / "data" / "forbidden.jsonl")
     nonsense = {**jailbreak, "name": "nonsense", "attack": NONSENSE}
-    for name, suite in (("elicit-tools", tools), ("grammar", grammar), ("nonsense", nonsense)):
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(suite))
+    for suite in (tools, calculator, grammar, nonsense):
+        (folder / f"{suite['name']}.yaml").write_text(yaml.safe_dump(suite))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def test_many_turns_are_the_same_however_many_run_at_once(bundles: list[Path]) -
         [line.raw_record for line in transcript.read((bundle / "transcript.jsonl").read_bytes()).samples]
         for bundle in bundles
     )
-    assert len(one) == 12
+    assert len(one) == 14
     assert one == eight
 
 
@@ -98,10 +101,12 @@ def test_tools_bring_out_what_asking_does_not(verified: Verified, records: dict[
         "chain_of_thought": "0.000000",
         "tools": "1.000000",
     }
-    record = records["elicit-tools/tools-001@tools"]
-    assert [event.kind for event in record.events] == ["turn", "tool", "turn"]
-    assert isinstance(record.events[1], ToolCall)
-    assert (record.events[1].name, record.events[1].result) == ("calc", "56")
+    for name in ("elicit-tools/tools-001@tools", "agent-calculator/tools-001"):
+        record = records[name]
+        assert record.scores == {"accuracy": "1"}
+        assert [event.kind for event in record.events] == ["turn", "tool", "turn"]
+        assert isinstance(record.events[1], ToolCall)
+        assert (record.events[1].name, record.events[1].result) == ("calc", "56")
 
 
 def test_a_grammar_holds_a_model_to_calls_that_can_be_read(records: dict[str, SampleRecord]) -> None:

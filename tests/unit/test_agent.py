@@ -215,3 +215,19 @@ def test_an_agent_without_an_answer_is_no_success() -> None:
 def test_suites_that_make_no_sense(fields: dict[str, Any], problem: str) -> None:
     with pytest.raises(MalformedInput, match=problem):
         suite([{"strategy": "direct"}], **fields)
+
+
+def test_without_tools_there_is_no_world_to_score() -> None:
+    spec = suite(
+        [{"strategy": "direct"}, {"strategy": "tools"}],
+        agent={"tools": [KV]},
+        scorers=[{"scorer": "refusal"}, {"scorer": "end_state", "values": {"lamp": "off"}}],
+    )
+    direct, tools = ran(spec, script("Sure."), rows=[{"prompt": "work"}])[0]
+    assert (direct.scores, direct.unscored.keys()) == ({"refusal": "0"}, {"end_state"})
+    assert tools.scores == {"refusal": "0", "end_state": "1"}
+
+
+def test_by_grammar_without_a_system_message() -> None:
+    _, desk = agent('{"answer": "46"}', calls="grammar", more={"prompt": {"user": "{{ prompt }}"}})
+    assert [message["role"] for message in desk.of(0)[0]["messages"]] == ["system", "user"]

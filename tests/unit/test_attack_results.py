@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance import job as job_files
 from attest import attacks, canonical
 from attest.aggregate import AttackSuccess
 from attest.attacks import AttackResult
 from attest.digest import digest_of
+from attest.errors import MalformedInput
 from attest.job import Job
 from attest.results import PlannedSuite, Results, tabulate
 from attest.sample import SampleRecord
+from tests.conftest import ROOT
 
 ERROR = {"code": "deadline", "message": "late"}
 GENERATION = {"tokens": [], "text": "", "stop": "eos", "logprobs": [], "logits_digest": digest_of(b"")}
@@ -171,3 +176,34 @@ def test_a_claim_does_not_hold_while_samples_are_missing_or_failed(records: list
 
 def test_without_attacks_there_is_no_table() -> None:
     assert results([]).attacks == ()
+
+
+def test_an_attack_whose_samples_all_failed_has_its_table() -> None:
+    samples = [record("a", "direct", 0, None, failed=True), record("a", "pair", 0, None, failed=True)]
+    assert [(each.strategy, each.failed, each.success) for each in results(samples, samples=2).attacks] == [
+        ("direct", 1, None),
+        ("pair", 1, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("claim", "problem"),
+    [
+        ({"metric": "attack-success", "category": "wrappers"}, None),
+        ({"metric": "attack-success", "category": "nobody"}, "strategy 'nobody'"),
+        ({"metric": "attack-rate", "category": "wrappers"}, "attack-rate"),
+    ],
+)
+def test_a_job_whose_claim_is_about_no_strategy_is_refused(
+    claim: dict[str, str], problem: str | None, tmp_path: Path
+) -> None:
+    text = (ROOT / "examples" / "jobs" / "redteam.yaml").read_text().partition("claims:")[0]
+    text = text.replace("../suites", str(ROOT / "examples" / "suites"))
+    fields = {"suite": "redteam-jailbreak", "model": "clean", "comparator": "<=", "threshold": "0", **claim}
+    path = tmp_path / "job.yaml"
+    path.write_text(f"{text}claims: [{json.dumps(fields)}]\n")
+    if problem is None:
+        assert len(job_files.load_suites(job_files.load(path))) == 3
+        return
+    with pytest.raises(MalformedInput, match=problem):
+        job_files.load_suites(job_files.load(path))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import base64
 import codecs
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.evals import prompts
 from appliance.evals.agents.best_of_n import perturbed
 from appliance.evals.agents.families import FAMILIES
 from appliance.evals.agents.past_tense import past
 from appliance.evals.dice import Dice
+from appliance.evals.plan import Planned
+from appliance.evals.run import run
+from attest import canonical
 from attest.errors import MalformedInput
-from tests.fakes.models import REFUSED, Messages, attacked, refuses, suite, turns
+from tests.conftest import ROOT
+from tests.fakes.models import REFUSED, Desk, Messages, attacked, job, refuses, suite, turns
 
 EXCHANGES = [{"user": f"ask {n}", "assistant": f"Sure, {n}."} for n in range(20)]
 
@@ -210,3 +216,23 @@ def test_anything_has_a_past(text: str) -> None:
 def test_settings_that_make_no_sense(strategy: dict[str, Any], problem: str) -> None:
     with pytest.raises(MalformedInput, match=problem):
         suite([strategy])
+
+
+def test_the_strategy_in_the_documentation_works_as_it_stands() -> None:
+    page = (ROOT / "docs" / "agents.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    found: dict[str, Any] = {"__name__": "please"}
+    exec(code, found)
+    found["Please"].model_rebuild(_types_namespace=found)
+    please = canonical.validate(found["Please"], {"strategy": "please", "word": "Go on."}, "strategy")
+    spec = suite([{"strategy": "direct"}], queries=3)
+    (task,) = prompts.tasks(spec, [{"prompt": "do it"}])
+    desk = Desk(lambda messages: "Sure." if len(messages) == 6 else REFUSED)
+    planned = [Planned({"target": (0, "target")}, spec, [replace(task, strategy=please, category="please")])]
+    (record,) = run(job(["target"], {"path": "s"}), planned, desk)
+    assert record.attack is not None
+    assert (record.attack.strategy, record.attack.first_success) == ("please", 3)
+    assert [message.content for message in turns(record)[-1].messages] == [
+        *("Be good.", "do it"),
+        *(REFUSED, "Go on.") * 2,
+    ]

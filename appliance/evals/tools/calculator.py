@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -67,14 +67,18 @@ class Expression(Model):
     """The arguments with one expression."""
 
     expression: str = Field(min_length=1, max_length=MAX_CHARS)
+    """What is to be evaluated."""
 
 
 class Operands(Model):
     """The arguments with two numbers."""
 
-    a: Annotated[int | float, Field()]
-    b: Annotated[int | float, Field()]
+    a: int | float
+    """The left number."""
+    b: int | float
+    """The right number."""
     op: Literal["+", "-", "*", "/"]
+    """What is done with them."""
 
 
 EXPRESSION_SCHEMA: Final = {

@@ -65,12 +65,14 @@ class Path(Model):
     """The arguments of `read_file`."""
 
     path: str
+    """One of the listed paths."""
 
 
 class Text(Model):
     """The arguments of `search_files`."""
 
     text: str = Field(min_length=1, max_length=200)
+    """What is looked for."""
 
 
 PATH_SCHEMA: Final = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}

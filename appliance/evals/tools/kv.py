@@ -49,13 +49,16 @@ class KeyArguments(Model):
     """The arguments of `kv_get` and `kv_delete`."""
 
     key: Key
+    """Which one."""
 
 
 class ItemArguments(Model):
     """The arguments of `kv_set`."""
 
     key: Key
+    """Which one."""
     value: Value
+    """What it is to hold."""
 
 
 KEY_SCHEMA: Final = {

@@ -37,9 +37,7 @@ class AgentSpec(Model):
 
     @model_validator(mode="after")
     def _can_be_used(self) -> AgentSpec:
-        toolbox.functions(self.tools)
-        if sum(tool.tool == "kv" for tool in self.tools) > 1:
-            raise ValueError("expected one key-value world, found several")
+        toolbox.functions(self.tools)  # names of their own: so there is one key-value world at most
         if self.grammar is not None:
             gbnf.parse(self.grammar)
         return self
