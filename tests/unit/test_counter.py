@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance import notary
 from appliance.attester import tpm_commands
 from appliance.attester.machine import MachineAttester
 from appliance.enclave.tpm_device import Tpm
 from appliance.enrol import digest_of_key
-from appliance.notary import Lab
+from appliance.notary import lab as notary
+from appliance.notary.lab import Lab
 from attest import attempt, canonical, counter, ledger, machine, tpm, trust
 from attest.counter import RunCounter
 from attest.digest import digest_of, sha256

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance import notary
 from appliance.enrol import digest_of_key
-from appliance.notary import Lab
+from appliance.notary import lab as notary
+from appliance.notary.lab import Lab
 from attest import canonical, cosignature, durable, growth, trust, witness, witnessed
 from attest.checkpoint import Checkpoint, TrustedLog, check_cosigned
 from attest.cosignature import Signer
