@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance import notary, run
+from appliance import run
+from appliance.notary import lab as notary
 from tests.tools.lab_logs import appliance_log, attest
 
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from appliance.enrol import digest_of_key
-from appliance.notary import Lab
+from appliance.notary.lab import Lab
 from appliance.notary.log_cli import app as log_app
 from attest import canonical
 from attest.cli import app as attest_app

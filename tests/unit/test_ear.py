@@ -25,8 +25,8 @@ def line(rule: str, holds: bool = True) -> Line:
     return Line(rule=rule, expected="one", found="one" if holds else "other", holds=holds, why="a reason")
 
 
-def result(*lines: Line, downgrades: tuple[str, ...] = ()) -> dict[str, Any]:
-    return ear.claims(Appraisal(NOW, {}, lines, downgrades), policy_digest=POLICY, issued=NOW)
+def result(*lines: Line, downgrades: tuple[str, ...] = (), unauthentic: tuple[str, ...] = ()) -> dict[str, Any]:
+    return ear.claims(Appraisal(NOW, {}, lines, downgrades, unauthentic), policy_digest=POLICY, issued=NOW)
 
 
 def b64(data: bytes) -> str:
@@ -88,25 +88,33 @@ def test_a_token_is_bounded_and_in_one_form() -> None:
 @pytest.mark.parametrize(
     ("lines", "downgrades", "status", "claim"),
     [
-        ((line("tpm.kind"),), (), "affirming", ear.AFFIRMING),
-        ((line("tpm.kind"),), ("left out",), "warning", ear.WARNING),
-        ((line("tpm.kind", holds=False),), (), "contraindicated", ear.CONTRAINDICATED),
-        ((line("tpm.kind", holds=False),), ("left out",), "contraindicated", ear.CONTRAINDICATED),
-        ((line("tpm.kind", holds=False), line("tpm.bound")), (), "contraindicated", ear.CONTRAINDICATED),
-        ((line("tpm.bound"), line("tpm.kind", holds=False)), (), "contraindicated", ear.CONTRAINDICATED),
+        ((line("tpm.kind"),), (), "affirming", ear.APPROVED),
+        ((line("tpm.kind"),), ("left out",), "warning", ear.LEFT_OUT),
+        ((line("tpm.kind", holds=False),), (), "contraindicated", ear.UNRECOGNISED),
+        ((line("tpm.kind", holds=False),), ("left out",), "contraindicated", ear.UNRECOGNISED),
+        ((line("tpm.kind", holds=False), line("tpm.bound")), (), "contraindicated", ear.UNRECOGNISED),
+        ((line("tpm.bound"), line("tpm.kind", holds=False)), (), "contraindicated", ear.UNRECOGNISED),
     ],
 )
 def test_a_claim_is_the_worst_of_its_rules(
     lines: tuple[Line, ...], downgrades: tuple[str, ...], status: str, claim: int
 ) -> None:
     part = result(*lines, downgrades=downgrades)["submods"]["tpm"]
-    assert part["ear.status"] == status
-    assert part["ear.trustworthiness-vector"] == {"instance-identity": claim}
+    assert part["ear_status"] == status
+    assert part["ear_trustworthiness_vector"] == {"instance-identity": claim}
+
+
+def test_evidence_that_is_not_authentic_is_told_from_a_rule_that_does_not_hold() -> None:
+    lines = (line("tpm.certificate", holds=False), line("tpm.secure-boot", holds=False))
+    part = result(*lines, unauthentic=("tpm.certificate",))["submods"]["tpm"]
+    assert part["ear_trustworthiness_vector"] == {
+        "configuration": ear.CONTRAINDICATED, "hardware": ear.UNAUTHENTIC,
+    }  # fmt: skip
 
 
 def test_platforms_are_told_apart() -> None:
     parts = result(line("tpm.kind"), line("nvgpu.driver-version", holds=False))["submods"]
-    assert {name: part["ear.status"] for name, part in parts.items()} == {
+    assert {name: part["ear_status"] for name, part in parts.items()} == {
         "tpm": "affirming", "nvidia-gpu": "contraindicated",
     }  # fmt: skip
 
@@ -123,7 +131,8 @@ def test_platforms_are_told_apart() -> None:
         ("sev-snp.family_id", "executables"),
         ("tpm.secure-boot", "configuration"),
         ("sev-snp.vmpl", "configuration"),
-        ("tdx.debug", "configuration"),
+        ("tdx.debug", "runtime-opaque"),
+        ("tpm.debug", "configuration"),
         ("tpm.bound", "instance-identity"),
         ("sev-snp.chip-id", "instance-identity"),
         ("hardware.required", "instance-identity"),
@@ -134,4 +143,4 @@ def test_platforms_are_told_apart() -> None:
 )
 def test_each_rule_is_of_one_claim(rule: str, claim: str) -> None:
     (part,) = result(line(rule))["submods"].values()
-    assert part["ear.trustworthiness-vector"] == {claim: ear.AFFIRMING}
+    assert part["ear_trustworthiness_vector"] == {claim: ear.BOOTED if claim == "executables" else ear.APPROVED}

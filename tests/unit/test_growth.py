@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from appliance import notary
+from appliance.notary import lab as notary
 from attest import growth, merkle
 from attest.checkpoint import Checkpoint, TrustedLog, check_cosigned, checkpoint_text, note_hint, sign_note
 from attest.errors import MalformedInput, VerificationError, VitrineError

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import notary
 from appliance.enrol import digest_of_key
+from appliance.notary import lab as notary
 from attest import (
     appraise,
     azure,

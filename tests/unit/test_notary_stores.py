@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance import notary
+from appliance.notary import lab as notary
 from appliance.notary import stores
 from appliance.notary.device_key import DeviceKey
 from appliance.notary.keys import FileKeys

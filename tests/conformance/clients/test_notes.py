@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance import notary
 from appliance.enrol import digest_of_key
+from appliance.notary import lab as notary
 from attest import canonical
 from tests.conformance.clients.stock_clients import BUILD
 from tests.tools.lab_logs import JOB, LOCK, Clock, appliance_log, attest, register, sign
