@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import structlog
 
 from appliance import resources, run
 from appliance.notary import lab as labs
@@ -83,6 +84,14 @@ def quiet(phase: str, done: int, total: int) -> None:
 def now() -> datetime:
     """The clock of the tests' labs."""
     return datetime.now(UTC)
+
+
+@pytest.fixture(autouse=True)
+def logs_go_where_they_went() -> Iterator[None]:
+    """A command that runs in this process sets up logging to its own standard error, which is gone afterwards."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

@@ -146,7 +146,6 @@ def test_malformed_model_is_refused_before_it_is_loaded(
     ("arguments", "words"),
     [
         (("run", "--wall", "vm", "--engine", "x"), "the engine behind the wall vm is the image's"),
-        (("run", "--wall", "vm", "--require-seal", "full"), "cannot be asked for behind the wall vm"),
         (("run", "--wall", "vm", "--runtime", "runc"), "the wall vm has no container"),
         (("run", "--runtime", "runc"), "the wall process has no container"),
         (("run", "--image", "build/image/cpu"), "the wall process has no image"),

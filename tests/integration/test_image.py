@@ -184,7 +184,7 @@ def test_what_must_not_be_in_an_image(inspected: Inspection) -> None:
 
 def test_size(inspected: Inspection) -> None:
     models = sum(line.size_bytes for line in inspected.lines if line.layer == "models")
-    assert inspected.size_bytes - models < 105 * MEGABYTE
+    assert inspected.size_bytes - models < 110 * MEGABYTE
 
 
 def test_every_entry_is_explained(inspected: Inspection) -> None:
@@ -203,6 +203,7 @@ def test_every_distribution_has_a_record_of_its_files(root: Path, inspected: Ins
     top = f"/{site.relative_to(root)}/"
     files = {line.path: line.sha256 for line in inspected.lines if line.path.startswith(top) and line.kind == "file"}
     others = {path for path in files if "/__pycache__/" in path or "/appliance/demo/" in path or "/llama_cpp/" in path}
+    others |= {path for path in files if "/langdetect/" in path}  # made from a source distribution, as llama_cpp is
     assert recorded == {path: files[path] for path in files if path not in others and not path.endswith("/RECORD")}
 
 

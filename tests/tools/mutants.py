@@ -50,7 +50,8 @@ EXAMPLES = "40"
 
 FORMATS = ["test_canonical", "test_merkle", "test_log", "test_log_checkpoint", "test_ledger", "test_notary_log",
            "test_notary_lab", "test_notary_tsa", "test_policy", "test_errors", "test_digest", "test_dsse",
-           "test_bundle", "test_lockfile", "test_statement", "test_transcript", "test_eventlog"]  # fmt: skip
+           "test_bundle", "test_lockfile", "test_statement", "test_transcript", "test_eventlog", "test_witness",
+           "test_ledger"]  # fmt: skip
 GROUPS: dict[str, tuple[list[str], list[str]]] = {
     "tpm": (["attest/tpm"], ["tests/unit/tpm", "tests/unit/test_machine_evidence.py"]),
     "sevsnp": (["attest/sevsnp"], ["tests/unit/sevsnp", "tests/unit/test_snp_launch.py"]),
@@ -68,11 +69,14 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
          "tests/unit/test_items.py", "tests/integration/test_appraise.py"],
     ),
     "verify": (
-        ["attest/verify.py", "attest/hardware.py", "attest/conclusions.py", "attest/evidence.py", "attest/policy.py"],
-        ["tests/integration/test_evidence.py", "tests/integration/test_run.py", "tests/unit/test_policy.py"],
+        ["attest/verify.py", "attest/attempt.py", "attest/hardware.py", "attest/conclusions.py", "attest/evidence.py",
+         "attest/policy.py"],
+        ["tests/integration/test_evidence.py", "tests/integration/test_run.py", "tests/unit/test_policy.py",
+         "tests/unit/test_counter.py", "tests/unit/test_witness.py"],
     ),
     "log": (
-        ["attest/leaf.py", "attest/merkle.py", "attest/checkpoint.py", "attest/log.py", "attest/policy.py"],
+        ["attest/leaf.py", "attest/merkle.py", "attest/checkpoint.py", "attest/log.py", "attest/policy.py",
+         "attest/cosignature.py", "attest/witnessed.py", "attest/durable.py"],
         [f"tests/unit/{name}.py" for name in FORMATS] + ["tests/unit/signatures"],
     ),
 }  # fmt: skip

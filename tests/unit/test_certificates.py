@@ -70,7 +70,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "TDX": lambda der: tdx.load_chain(pem(der), "it"),
     "GPU": lambda der: import_module("attest.nvgpu.authenticate")._certificates(pem(der)),
     "log leaf": lambda der: leaf._certificate(pem(der)),
-    "evidence": lambda der: chain.load(items._der(pem(der))),
+    "evidence": lambda der: chain.load(items.der(pem(der))),
 }
 LISTS: dict[str, Callable[[bytes], object]] = {
     "chain": chain.load_list,

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from appliance.attester import tpm_commands
 from appliance.attester.machine import MachineAttester
-from appliance.enclave.tpm_device import Tpm
+from appliance.enclave.tpm_device import PASSWORD, Tpm
 from appliance.enrol import digest_of_key
 from appliance.notary import lab as notary
 from appliance.notary.lab import Lab
@@ -92,7 +92,7 @@ def test_the_counter_outlives_a_reset_and_its_own_removal(tmp_path: Path) -> Non
             found.append(read(start(device)))
             if remove:  # TPM2_NV_UndefineSpace: whoever owns the TPM can
                 handles = tpm_commands.OWNER.to_bytes(4, "big") + counter.INDEX.to_bytes(4, "big")
-                device.command(0x122, handles, tpm_commands.PASSWORD, b"")
+                device.command(0x122, handles, PASSWORD, b"")
     values = [one.value for one in found if one]
     assert values == [values[0], values[0] + 1, values[0] + 2]
     assert len({one.tpm for one in found if one}) == 1

@@ -26,8 +26,7 @@ def line(rule: str, holds: bool = True) -> Line:
 
 
 def result(*lines: Line, downgrades: tuple[str, ...] = (), unauthentic: tuple[str, ...] = ()) -> dict[str, Any]:
-    appraisal = Appraisal(NOW, {}, lines, downgrades, unauthentic)
-    return ear.claims(appraisal, policy_digest=POLICY, issued=NOW)
+    return ear.claims(Appraisal(NOW, {}, lines, downgrades, unauthentic), policy_digest=POLICY, issued=NOW)
 
 
 def b64(data: bytes) -> str:
@@ -105,9 +104,12 @@ def test_a_claim_is_the_worst_of_its_rules(
     assert part["ear_trustworthiness_vector"] == {"instance-identity": claim}
 
 
-def test_evidence_that_is_not_authentic_is_said_to_be_so() -> None:
-    part = result(line("tpm.kind", holds=False), unauthentic=("tpm.kind",))["submods"]["tpm"]
-    assert part["ear_trustworthiness_vector"] == {"instance-identity": ear.UNAUTHENTIC}
+def test_evidence_that_is_not_authentic_is_told_from_a_rule_that_does_not_hold() -> None:
+    lines = (line("tpm.certificate", holds=False), line("tpm.secure-boot", holds=False))
+    part = result(*lines, unauthentic=("tpm.certificate",))["submods"]["tpm"]
+    assert part["ear_trustworthiness_vector"] == {
+        "configuration": ear.CONTRAINDICATED, "hardware": ear.UNAUTHENTIC,
+    }  # fmt: skip
 
 
 def test_platforms_are_told_apart() -> None:

@@ -93,5 +93,5 @@ def test_causes_that_go_round_in_a_circle_end() -> None:
 def test_places_in_this_installation_are_named() -> None:
     done = python("from attest import canonical\ncanonical.dumps({'a': 1.5})")
     assert "attest/canonical.py:" in done.stderr
-    assert "in _refuse_floats" in done.stderr
+    assert "in _is_plain" in done.stderr
     assert "1.5" not in done.stderr

@@ -21,6 +21,7 @@ from appliance.notary.lab import Lab
 from attest import canonical, cosignature, durable, growth, trust, witness, witnessed
 from attest.checkpoint import Checkpoint, TrustedLog, check_cosigned
 from attest.cosignature import Signer
+from attest.dsse import b64encode
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError, VitrineError
 from attest.growth import Growth
 from attest.ledger_cli import read_copy
@@ -93,8 +94,8 @@ def test_keys_are_written_and_read() -> None:
 
 def test_keys_of_other_kinds_and_altered_ones_are_refused() -> None:
     public, secret = str(SIGNER.witness), SIGNER.secret()
-    kind = cosignature.b64encode(b"\x01" + SIGNER.witness.public)
-    seed = cosignature.b64encode(b"\x04" + bytes(range(32)))
+    kind = b64encode(b"\x01" + SIGNER.witness.public)
+    seed = b64encode(b"\x04" + bytes(range(32)))
     for text in (
         f"{public.rpartition('+')[0]}+{kind}",
         secret,
