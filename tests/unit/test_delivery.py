@@ -122,9 +122,9 @@ def test_files_are_bounded_together(made: Made, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(MalformedInput, match="at most"):
         delivery.collect(made.bundle)
     for name in delivery.INCOMPLETE:
-        (tmp_path / name).write_bytes(b"x" * (sum(sizes) // 2))
+        (tmp_path / name).write_bytes(b"x" * ((sum(sizes) - 1) // len(delivery.INCOMPLETE)))
     assert set(delivery.collect_incomplete(tmp_path)) == set(delivery.INCOMPLETE)
     with (tmp_path / delivery.INCOMPLETE[0]).open("ab") as file:
-        file.write(b"x")
+        file.write(b"x" * len(delivery.INCOMPLETE))
     with pytest.raises(MalformedInput, match="at most"):
         delivery.collect_incomplete(tmp_path)
