@@ -10,6 +10,7 @@ never cuts a frame in two. When the host is gone the process ends at once, and i
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import queue
 import signal
@@ -117,6 +118,7 @@ class Reporting:
 def main(arguments: Sequence[str] = (), attester: Attester | None = None) -> int:
     """Run what the host asks for, with the hardware that speaks for it; the exit status."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # what an import makes stays, and would be looked through again and again
     link = Link(*_open(arguments))
     # Hello comes before the imports that take time: it says that the wall stands and Python runs in it.
     link.send(Kind.HELLO, _hello())
@@ -144,6 +146,8 @@ def _hello() -> bytes:
 
 
 def _serve(link: Link, attester: Attester | None) -> int:
+    # structlog imports it to show tracebacks with variables, which nobody does here.
+    sys.modules["rich"] = None  # type: ignore[assignment]
     from appliance import logs
     from appliance.enclave.channel import Done, Start
     from attest import canonical
@@ -170,6 +174,7 @@ def _lock(start: Start, link: Link) -> Done:
     from appliance.enclave.channel import Done
     from appliance.engine.recipe import load_record
 
+    gc.enable()
     loaded, engine = job.load(Path(start.job)), Path(start.engine)
     suites = job.load_suites(loaded, tuple(Path(folder) for folder in start.data))
     text = lock.make(
@@ -189,6 +194,7 @@ def _run(start: Start, link: Link, attester: Attester | None) -> Outcome:
     from appliance.enclave import delivery
     from appliance.notary.remote import RemoteNotary
 
+    gc.enable()
     request = run.Request(
         job=Path(start.job),
         lab=RemoteNotary(start.lab, start.trusted_root or b"", start.challenge or "", link.ask),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import socket
@@ -46,6 +47,7 @@ def received(argv: Sequence[str]) -> tuple[SealPlan, dict[str, int], list[str]]:
     The variables of the plan are in the environment then. Raises `RuntimeError` when the process was not started by
     `spawn` or when the controller is gone, `MalformedInput` when the plan is not well formed.
     """
+    gc.enable()  # the keeper disabled it while code was imported
     if len(argv) != 1 or not argv[0].startswith(DOOR):
         raise RuntimeError("expected a door to get a plan from: workers are started by appliance.seal.spawn")
     named: dict[str, int] = {}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import runpy
@@ -40,6 +41,7 @@ def main() -> None:
     # Import roots go last on the path, so that they shadow nothing; an installed project finds itself there anyway.
     sys.path += options["root"]
     sys.argv[1:] = arguments
+    gc.disable()  # what an import makes stays, and would be looked through again and again; `received` enables it
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

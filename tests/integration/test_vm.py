@@ -41,7 +41,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for tool, name in ((vm.QEMU, "qemu-system-x86"), (vm.SWTPM, "swtpm")):
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool}: apt install {name}")
-    if not vm.FIRMWARE[0][0].is_file():
+    if not any(code.is_file() for code, _ in vm.FIRMWARE):
         pytest.skip("no UEFI firmware: apt install ovmf")
     machine_parts.kernel()
     out = tmp_path_factory.mktemp("vm") / "image"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -44,6 +45,16 @@ def test_a_plan_is_received_with_descriptors_and_arguments(door):
     assert (got, set(fds), args) == (plan(), {"model", "a"}, ["run", "fast"])
     assert os.read(fds["model"], 100) == b"the model"
     assert os.environ["PYTHONHASHSEED"] == "0"
+
+
+def test_garbage_is_collected_once_there_is_a_plan(door):
+    pass_on(door[0], [], given(canonical.dump_model(plan())))
+    gc.disable()  # as the keeper leaves it while code is imported
+    try:
+        received(door[1])
+        assert gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_more_descriptors_than_a_message_takes_are_received_and_leave_room(door):
