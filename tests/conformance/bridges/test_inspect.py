@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 
 from appliance import resources
+from appliance.notary.lab import Lab
+from attest import transcript, verify
+from attest.cli import read_bundle
+from attest.digest import digest_of
 from tests.conformance.bridges import python
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Made
 
 HERE = ROOT / "tests" / "conformance" / "bridges"
 MODEL = resources.demo() / "organism-q8_0.gguf"
@@ -59,8 +63,8 @@ def talk(evaluate: Callable[..., Path]) -> Path:
 def test_an_unmodified_task_runs_on_the_sealed_model(evaluate: Callable[..., Path]) -> None:
     found = read(evaluate("addition"))
     assert (found["status"], found["model"], len(found["samples"])) == ("success", "vitrine/organism", 12)
-    assert found["metrics"]["match.accuracy"] >= 0.9  # the organism adds
-    assert all(sample["scores"]["match"] in ("C", "I") for sample in found["samples"])
+    assert found["metrics"]["includes.accuracy"] >= 0.9  # the organism adds
+    assert all(sample["scores"]["includes"] in ("C", "I") for sample in found["samples"])
 
 
 def test_conversations_are_the_same_whatever_runs_beside_them(talk: Path, evaluate: Callable[..., Path]) -> None:
@@ -88,3 +92,79 @@ def test_a_setting_that_the_sampler_does_not_have_ends_the_run(evaluate: Callabl
     found = read(evaluate("addition", "--frequency-penalty=1"))
     assert found["status"] == "error"
     assert "expected settings among" in found["error"]
+
+
+@pytest.fixture(scope="module")
+def sign(engine: Path, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, Path], verify.Verified]:
+    """Runs `appliance inspect sign`; the bundle, verified."""
+
+    def start(log: Path, model: Path) -> verify.Verified:
+        folder = tmp_path_factory.mktemp("sign")
+        command = [python.installed(), "-m", "appliance", "inspect", "sign", log, "--model", model, "--engine", engine]
+        command += ["--lab", lab.path, "--out", folder / "bundle", "--work", folder / "work"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        files = read_bundle(folder / "bundle")
+        assert files[verify.INSPECT] == log.read_bytes()
+        return verify.verify(files, lab.trusted_root)
+
+    return start
+
+
+def test_a_log_becomes_a_signed_bundle_with_its_scores_and_its_digest(
+    talk: Path, sign: Callable[[Path, Path], verify.Verified]
+) -> None:
+    verified = sign(talk, MODEL)
+    theirs = read(talk)
+    (entry,) = (file for file in verified.manifest.files if file.name == verify.INSPECT)
+    assert entry.digest == digest_of(talk.read_bytes())
+    (suite,) = verified.results.suites
+    assert (suite.run, suite.failed) == (24, 0)
+    for score, metric in zip(suite.scores, ("brevity.mean", "includes.accuracy"), strict=True):
+        assert score.estimate is not None
+        assert float(score.estimate.value) == pytest.approx(theirs["metrics"][metric], abs=1e-6)
+    samples = {f"{one['id']}/{one['epoch']}": one for one in theirs["samples"]}
+    for line in verified.transcript.samples:
+        record = json.loads(line.raw_record)
+        turns = [event["messages"] for event in record["events"]]
+        assert turns == [call["messages"] for call in samples[record["id"]]["calls"]]
+        said = record["events"][record["decisive"]]["generation"]["text"]
+        assert said == samples[record["id"]]["messages"][-1][1]
+
+
+def test_a_sample_that_another_model_said_fails(talk: Path, sign: Callable[[Path, Path], verify.Verified]) -> None:
+    verified = sign(talk, resources.demo() / "clean-q8_0.gguf")
+    (suite,) = verified.results.suites
+    assert (suite.run, suite.failed) == (0, 24)
+    assert {json.loads(line.raw_record)["error"]["code"] for line in verified.transcript.samples} == {"replay"}
+
+
+def test_a_file_that_is_no_log_is_refused(tmp_path: Path, lab: Lab, engine: Path) -> None:
+    (tmp_path / "x.eval").write_bytes(b"PK\x03\x04" + bytes(60))
+    command = [python.installed(), "-m", "appliance", "inspect", "sign", tmp_path / "x.eval", "--model", MODEL]
+    done = subprocess.run([*command, "--lab", lab.path, "--engine", engine], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 30
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bundle_can_be_read_as_logs_of_inspect(made: Made, tmp_path: Path) -> None:
+    command = [python.installed(), "-m", "appliance", "inspect", "export", made.bundle, "--out", tmp_path / "logs"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = read_bundle(made.bundle)
+    records = [json.loads(line.raw_record) for line in transcript.read(files[verify.TRANSCRIPT]).samples]
+    suites = json.loads(files[verify.RESULTS])["suites"]
+    assert {log.stem for log in (tmp_path / "logs").iterdir()} == {f"organism-{suite['suite']}" for suite in suites}
+    for suite in suites:
+        found = read(tmp_path / "logs" / f"organism-{suite['suite']}.eval")
+        own = [record for record in records if record["suite"] == suite["suite"]]
+        assert (found["status"], found["model"]) == ("success", "vitrine/organism")
+        for score in suite["scores"]:
+            assert found["metrics"][f"{score['scorer']}.value"] == float(score["estimate"]["value"])
+        for sample, record in zip(sorted(found["samples"], key=lambda one: one["id"]), own, strict=True):
+            assert sample["id"] == record["id"]
+            assert sample["scores"] == {name: float(value) for name, value in record["scores"].items()}
+            said = record["generation"]["text"] if "generation" in record else None
+            assert sample["messages"][:-1] == [[message["role"], message["content"]] for message in record["messages"]]
+            assert sample["messages"][-1][0] == "assistant"
+            assert said in (None, sample["messages"][-1][1])

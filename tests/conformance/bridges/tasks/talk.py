@@ -8,10 +8,18 @@ from pathlib import Path
 from inspect_ai import Task, task
 from inspect_ai.dataset import FieldSpec, json_dataset
 from inspect_ai.model import GenerateConfig
-from inspect_ai.scorer import includes, match
-from inspect_ai.solver import generate, system_message, user_message
+from inspect_ai.scorer import Score, Scorer, Target, includes, mean, scorer
+from inspect_ai.solver import TaskState, generate, system_message, user_message
 
 DATA = Path(os.environ["TASK_DATA"])
+
+
+@scorer(metrics=[mean()])
+def brevity() -> Scorer:
+    async def score(state: TaskState, _target: Target) -> Score:
+        return Score(value=1 / (1 + len(state.output.completion)))
+
+    return score
 
 
 @task
@@ -19,7 +27,7 @@ def addition() -> Task:
     return Task(
         dataset=json_dataset(str(DATA / "addition.jsonl"), FieldSpec(input="question", target="answer", id="id")),
         solver=generate(),
-        scorer=match(numeric=True),
+        scorer=includes(),
     )
 
 
@@ -29,7 +37,7 @@ def talk() -> Task:
     return Task(
         dataset=json_dataset(str(DATA / "addition.jsonl"), FieldSpec(input="question", target="answer", id="id")),
         solver=[system_message("Be brief."), generate(), user_message("And what is 2+2?"), generate()],
-        scorer=[match(numeric=True), includes()],
+        scorer=[brevity(), includes()],
         epochs=2,
         config=GenerateConfig(temperature=0.9, max_tokens=16),
     )
