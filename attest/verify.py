@@ -81,7 +81,7 @@ FILES = (DISCLOSURE, ENGINE, INTENT, JOB, LOCK, BOOT, SEAL, RESULTS, TRANSCRIPT,
 """Every file of a bundle but the signature. A bundle has all of them."""
 MACHINE = (START, END)
 """What it has besides, both or none: the evidence of hardware."""
-INSPECT = "evidence/inspect.eval"
+INSPECT = conclusions.INSPECT
 """What it may have besides: the log of Inspect that the run replayed. It is not read here. There is no other file."""
 
 MAX_FILE_BYTES = 4 << 30

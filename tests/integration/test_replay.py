@@ -95,7 +95,9 @@ def test_a_replay_is_scored_as_recorded_and_one_that_differs_fails(made: Made, r
 def test_the_log_is_in_the_manifest_and_cannot_be_taken_away_changed_or_added(
     made: Made, replayed: dict[str, bytes]
 ) -> None:
-    manifest = verify.verify(replayed, made.lab.trusted_root).manifest
+    verified = verify.verify(replayed, made.lab.trusted_root)
+    manifest = verified.manifest
+    assert any("Inspect gave them" in line for line in verified.not_proven)
     assert {file.name: file.digest for file in manifest.files}[verify.INSPECT] == digest_of(b"a log")
     without = {name: data for name, data in replayed.items() if name != verify.INSPECT}
     plain = read_bundle(made.bundle)

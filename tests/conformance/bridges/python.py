@@ -5,6 +5,7 @@ The environment sees the packages of the one that makes it, and this project, so
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -38,6 +39,12 @@ def installed() -> Path:
     if not STAMP.is_file() or STAMP.read_text() != "\n".join(PACKAGES):
         pytest.skip("no harnesses of others: python -m tests.conformance.bridges.python installs them")
     return PYTHON
+
+
+def without_network() -> list[str]:
+    """What a command begins with that is to have no network; nothing, where this host does not allow that."""
+    alone = ["unshare", "--user", "--map-root-user", "--net"]
+    return alone if shutil.which("unshare") and subprocess.run([*alone, "true"]).returncode == 0 else []
 
 
 if __name__ == "__main__":

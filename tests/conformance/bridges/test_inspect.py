@@ -32,7 +32,14 @@ def evaluate(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     def start(task: str, *options: str) -> Path:
         folder = tmp_path_factory.mktemp("inspect")
         shutil.copy(HERE / "tasks" / "talk.py", folder)
-        command = [interpreter.with_name("inspect"), "eval", f"talk.py@{task}", "--model", "vitrine/organism"]
+        command = [
+            *python.without_network(),
+            interpreter.with_name("inspect"),
+            "eval",
+            f"talk.py@{task}",
+            "--model",
+            "vitrine/organism",
+        ]
         command += ["-M", f"path={MODEL}", "-M", f"engine={engine}", "-M", "context_tokens=256", "--limit", "12"]
         done = subprocess.run(
             [*command, "--display", "plain", "--log-dir", "logs", *options],

@@ -49,7 +49,7 @@ def evaluate(engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     def start(sequences: int) -> dict[str, Any]:
         model = resources.demo() / "organism-q8_0.gguf"
         done = subprocess.run(
-            [interpreter, HERE / "lm_eval_run.py", model, engine, folder, str(sequences)],
+            [*python.without_network(), interpreter, HERE / "lm_eval_run.py", model, engine, folder, str(sequences)],
             env={**os.environ, "HF_HOME": str(folder / "cache")},
             capture_output=True,
             text=True,
