@@ -112,7 +112,9 @@ def row(sample: Any, seeds: set[int]) -> dict[str, Any]:
                 what, f"expected requests of {PROVIDER}, found one of {event.model!r:.80}, or a cached one"
             )
         request, response = event.call.request, event.call.response or {}
-        seeds.add(request.get("seed"))
+        if type(request.get("seed")) is not int:
+            raise MalformedInput(what, f"expected requests with a seed, found {request.get('seed')!r:.80}")
+        seeds.add(request["seed"])
         turns.append(
             canonical.validate(
                 Recorded,
@@ -126,13 +128,18 @@ def row(sample: Any, seeds: set[int]) -> dict[str, Any]:
         )
     values = {name: score_of(score.value) for name, score in (sample.scores or {}).items()}
     said = [place for place, event in enumerate(events) if event.output.completion == sample.output.completion]
-    recording = Recording(
-        turns=tuple(turns),
-        decisive=said[-1] if said else len(turns) - 1,
-        scores={name: value for name, value in values.items() if value is not None},
-        unscored={name: "expected a score in [0, 1], found another" for name, value in values.items() if value is None},
+    unscored = [name for name, value in values.items() if value is None]
+    recording = canonical.validate(
+        Recording,
+        {
+            "turns": [turn.model_dump(mode="json", exclude_none=True) for turn in turns],
+            "decisive": said[-1] if said else max(len(turns) - 1, 0),
+            "scores": {name: value for name, value in values.items() if value is not None},
+            "unscored": dict.fromkeys(unscored, "expected a score in [0, 1], found another"),
+        },
+        what,
     )
-    asked = sample.input if isinstance(sample.input, str) else sample.input[-1].text
+    asked = sample.input if isinstance(sample.input, str) else "\n".join(one.text for one in sample.input)
     return {
         "id": f"{sample.id}/{sample.epoch}",
         "input": asked,

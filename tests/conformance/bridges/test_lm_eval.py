@@ -12,23 +12,12 @@ from typing import Any
 import pytest
 
 from appliance import resources, run
+from appliance.bridges import imports
 from attest import transcript
-from attest.digest import digest_of
 from tests.conformance.bridges import python
 from tests.conftest import ROOT
 
 HERE = ROOT / "tests" / "conformance" / "bridges"
-SUITE = """
-format: vitrine/suite/v1
-name: facts
-dataset: {{path: {path}, digest: "{digest}", format: jsonl}}
-columns: {{target: "{{{{ answer }}}}", choices: choices, choice: " {{{{ choice }}}}"}}
-prompt: {{raw: true, user: "Question: {{{{ question }}}}\\nAnswer:"}}
-solver: choose
-scorers:
-  - {{scorer: choice, name: acc}}
-  - {{scorer: choice, name: acc_norm, per: character}}
-"""
 JOB = """
 format: vitrine/job/v1
 name: facts
@@ -68,8 +57,10 @@ def report(evaluate: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
 def test_multiple_choice_scores_are_those_of_our_suite_to_the_last_digit(
     report: dict[str, Any], tmp_path: Path, execute: Callable[..., run.Outcome]
 ) -> None:
-    data = resources.demo() / "data" / "facts.jsonl"
-    (tmp_path / "suite.yaml").write_text(SUITE.format(path=data, digest=digest_of(data.read_bytes())))
+    task = (HERE / "tasks" / "facts.yaml").read_text().replace("DATA", str(resources.demo() / "data"))
+    (tmp_path / "facts.yaml").write_text(task)
+    suite = tmp_path / "suite.yaml"
+    suite.write_bytes(imports.make("lm-eval", tmp_path / "facts.yaml", suite))
     (tmp_path / "job.yaml").write_text(JOB)
     outcome = execute(tmp_path / "job.yaml", tmp_path / "bundle")
 
