@@ -68,7 +68,7 @@ lint: setup ## formatting, lint, types, import rules, docstring coverage, publis
 schemas: setup ## write policy/schemas from the models
 	$(BIN)/python -m tests.tools.schemas
 
-conformance: run engines ## stock Sigstore clients offline, two engine builds, other CPUs (downloads clients; long)
+conformance: run engines ## stock clients and harnesses, two engine builds, other CPUs (downloads them; long)
 	$(BIN)/python -m tests.conformance.clients.matrix
 	$(BIN)/python -m tests.conformance.clients.matrix $(BUNDLE)/bundle.sigstore.json $(LAB)/public/trusted_root.json \
 	  $(LAB)/public/trust_config.json $(BUNDLE)/results.json $$($(BIN)/attest verify $(BUNDLE) --json \
@@ -77,6 +77,8 @@ conformance: run engines ## stock Sigstore clients offline, two engine builds, o
 	$(BIN)/python -m tests.conformance.engine_reproducible
 	$(BIN)/python -m tests.conformance.cross_cpu
 	$(BIN)/python -m tests.conformance.exactness --cells quick
+	$(BIN)/python -m tests.conformance.bridges.python
+	$(BIN)/python -m pytest tests/conformance/bridges
 
 bench: engine ## measure; one JSON object a measure to build/bench.jsonl
 	$(BIN)/python -m tests.bench

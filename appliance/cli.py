@@ -8,7 +8,7 @@ import typer
 
 from appliance import logs
 from appliance.attester.cli import app as tpm_app
-from appliance.commands import boot, doctor, engine, init, lock, run, seal, watch
+from appliance.commands import boot, doctor, engine, init, inspect, lock, run, seal, suite, watch
 from appliance.enrol_cli import app as enrol_app
 from appliance.image.cli import app as image_app
 from appliance.notary import hold
@@ -32,6 +32,8 @@ for name, group in (
     ("log", log_app),
     ("tpm", tpm_app),
     ("enroll", enrol_app),
+    ("inspect", inspect.app),
+    ("suite", suite.app),
 ):
     app.add_typer(group, name=name)
 

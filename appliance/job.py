@@ -135,6 +135,20 @@ def locate(path: str, folder: Path) -> Path:
 
 def parse(model: type[M], data: bytes, what: str) -> M:
     """Strict YAML `data` as a `model`. Raises `MalformedInput` that says where, what was expected and found."""
+    value = mapping(data, what)
+    wanted = model.model_fields["format"].annotation
+    known = getattr(wanted, "__args__", ("",))[0]
+    if isinstance(value.get("format"), str) and value["format"] != known:
+        raise Unsupported(what, f"expected format {known}, found {value['format']!r}")
+    try:
+        text = json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise MalformedInput(what, f"expected what JSON can carry, found otherwise: {error}") from None
+    return canonical.parse(model, text, what)
+
+
+def mapping(data: bytes, what: str) -> dict[str, Any]:
+    """The mapping that strict YAML `data` holds. Raises `MalformedInput`."""
     if len(data) > MAX_BYTES:
         raise MalformedInput(what, f"expected at most {MAX_BYTES} bytes, found {len(data)}")
     try:
@@ -150,15 +164,7 @@ def parse(model: type[M], data: bytes, what: str) -> M:
         raise MalformedInput(what, " ".join(str(error).split())[:400]) from None
     if not isinstance(value, dict):
         raise MalformedInput(what, f"expected a mapping, found {type(value).__name__}")
-    wanted = model.model_fields["format"].annotation
-    known = getattr(wanted, "__args__", ("",))[0]
-    if isinstance(value.get("format"), str) and value["format"] != known:
-        raise Unsupported(what, f"expected format {known}, found {value['format']!r}")
-    try:
-        text = json.dumps(value, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise MalformedInput(what, f"expected what JSON can carry, found otherwise: {error}") from None
-    return canonical.parse(model, text, what)
+    return value
 
 
 def _find(suite: Suite, folder: Path, data: tuple[Path, ...]) -> dict[str, Path]:

@@ -35,14 +35,7 @@ def make(
 
     Raises `VerificationError` where a data set is not the one that its suite names, or a file cannot be read.
     """
-    artifacts = [
-        measure.measure_file("engine", LIBRARY, engine / LIBRARY, f"engine:{LIBRARY}"),
-        measure.measure_file("engine-record", RECORD, engine / RECORD, f"engine:{RECORD}"),
-        measure.python_artifact(measure.measure_python()),
-    ]
-    for model in loaded.job.models:
-        files = shards(locate(model.path, loaded.folder))
-        artifacts.append(measure.measure_model(model.id, files, _path(files[0], root), progress))
+    artifacts = [measure.python_artifact(measure.measure_python()), *beneath(loaded, engine, root, progress)]
     for item in suites:
         name = item.suite.name
         artifacts.append(measure.measure_file("suite", name, item.path, _path(item.path, root)))
@@ -50,10 +43,22 @@ def make(
             dataset = measure.measure_file("dataset", part, file, _path(file, root), progress)
             check_dataset(item, part, dataset.digest)
             artifacts.append(dataset)
-    for file in sorted((resources.policy() / "seccomp").glob("*.toml")):
-        artifacts.append(measure.measure_file("policy", f"seccomp-{file.stem}", file, _path(file, root)))
     numerics = Numerics(profile=record.profile, engine_recipe=record.recipe_digest)
     return lockfile.write(lockfile.make(numerics, artifacts, version))
+
+
+def beneath(loaded: LoadedJob, engine: Path, root: Path, progress: Progress = no_progress) -> list[Artifact]:
+    """What a model worker is made of: the engine and its record, the job's models, the system call policies."""
+    artifacts = [
+        measure.measure_file("engine", LIBRARY, engine / LIBRARY, f"engine:{LIBRARY}"),
+        measure.measure_file("engine-record", RECORD, engine / RECORD, f"engine:{RECORD}"),
+    ]
+    for model in loaded.job.models:
+        files = shards(locate(model.path, loaded.folder))
+        artifacts.append(measure.measure_model(model.id, files, _path(files[0], root), progress))
+    for file in sorted((resources.policy() / "seccomp").glob("*.toml")):
+        artifacts.append(measure.measure_file("policy", f"seccomp-{file.stem}", file, _path(file, root)))
+    return artifacts
 
 
 def check_dataset(item: LoadedSuite, name: str, found: str) -> None:

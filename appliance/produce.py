@@ -66,6 +66,8 @@ class Parts:
     """The wall that the run was behind."""
     container: manifest.ContainerSection | None = None
     """Of a container, what its host says about it."""
+    inspect_log: bytes | None = None
+    """The log of Inspect whose requests were asked again."""
 
 
 def produce(parts: Parts, lab: Notary, out: Path) -> None:
@@ -104,6 +106,7 @@ def bundle_files(parts: Parts, lab: Notary) -> dict[str, bytes]:
     start = parts.enrolled.start
     return {
         **({hardware.START: canonical.dump_model(start)} if start else {}),
+        **({verify.INSPECT: parts.inspect_log} if parts.inspect_log is not None else {}),
         verify.DISCLOSURE: canonical.dump_model(Disclosure(salt_key=parts.enrolled.salt_key.hex())),
         verify.ENGINE: parts.record_bytes,
         verify.INTENT: canonical.dump_model(parts.enrolled.receipt),

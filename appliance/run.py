@@ -70,6 +70,8 @@ class Request:
     """Of a container, what its host says about it."""
     attester: Attester | None = None
     """The hardware that speaks for the run."""
+    inspect_log: bytes | None = None
+    """The log of Inspect that the job was made of, for the bundle."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def _run(
                 ended_by=ended_by,
                 wall=request.wall,
                 container=request.container,
+                inspect_log=request.inspect_log,
             ),
             request.lab,
             request.out,

@@ -162,6 +162,20 @@ def start(
         yield Crew(evals, models, tuple(seals), plan, tests, programs)
 
 
+@contextmanager
+def start_model(job: Job, booted: Booted) -> Iterator[tuple[Station, WorkerSeal]]:
+    """The worker of the one model of `job`, sealed and ready, without a run around it; killed when the context ends.
+
+    Raises as `start` does.
+    """
+    with ExitStack() as stack:
+        started = _Start(stack, stack.enter_context(Reserve()), booted, "any")
+        (model,) = job.models
+        station, report = started.one(f"model.{model.id}", *_model_config(job, model.id, booted))
+        station.expect(Kind.READY, READY_TIMEOUT_S)
+        yield station, report
+
+
 @dataclass(frozen=True)
 class _Start:
     """What it takes to start a worker of this run."""

@@ -34,6 +34,8 @@ class Given:
 
 
 TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+INSPECT: Final = "evidence/inspect.eval"
+"""In a bundle, the log of Inspect that the run replayed."""
 CONFIDENTIAL: Final = ("sev-snp", "tdx", "nitro", "azure")
 """Platforms that keep a host out of a machine's memory."""
 
@@ -107,6 +109,8 @@ def not_proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
         lines.append(f"why there were {manifest.job.attempt - 1} earlier attempts at this job: ask the lab for them")
     if varying := [report.model for report in manifest.determinism if report.differing]:
         lines.append(f"that another batch or thread count would give these results: the logits of {varying} vary")
+    if any(file.name == INSPECT for file in manifest.files):
+        lines.append("that the scores are right: Inspect gave them, outside the seal; the completions were asked again")
     if manifest.container is not None:
         lines.append("that this image and this plan were around the run: they are the word of the host that started it")
     for sentence in sorted({line for appraisal in given.appraisals for line in appraisal.downgrades}):

@@ -82,7 +82,9 @@ START, END = hardware.START, hardware.END
 FILES = (DISCLOSURE, ENGINE, INTENT, JOB, LOCK, BOOT, SEAL, RESULTS, TRANSCRIPT, TRUST)
 """Every file of a bundle but the signature. A bundle has all of them."""
 MACHINE = (START, END)
-"""What it has besides, both or none: the evidence of hardware. There is no other file."""
+"""What it has besides, both or none: the evidence of hardware."""
+INSPECT = conclusions.INSPECT
+"""What it may have besides: the log of Inspect that the run replayed. It is not read here. There is no other file."""
 
 MAX_FILE_BYTES = 4 << 30
 ANY_IDENTITY = "https://*"
@@ -218,7 +220,7 @@ def _check_names(files: Mapping[str, bytes]) -> None:
     known = {SIGNATURE, *FILES}
     if missing := sorted(known - set(files)):
         raise MalformedInput("bundle", f"expected the files {sorted(known)}, missing are {missing}")
-    if surplus := sorted(set(files) - known - set(MACHINE)):
+    if surplus := sorted(set(files) - known - {*MACHINE, INSPECT}):
         raise VerificationError("bundle", "surplus-file", expected="only the files of the format", found=surplus[:10])
 
 
@@ -241,7 +243,8 @@ def _read_statement(signature: VerifiedSignature) -> Statement:
 def check_files(files: Mapping[str, bytes], manifest: ExecutionManifest) -> None:
     """Raises `VerificationError` (layer `files`) unless `files`, `FILES` among them, are those of `manifest`."""
     names = [entry.name for entry in manifest.files]
-    wanted = sorted([*FILES, START] if manifest.evidence else FILES)
+    besides = [*([START] if manifest.evidence else []), *([INSPECT] if INSPECT in files else [])]
+    wanted = sorted([*FILES, *besides])
     if names != wanted:
         raise VerificationError("files", "list", expected=wanted, found=names)
     # The evidence of the end bears the statement's digest, so that the statement cannot name it.

@@ -23,6 +23,7 @@ ENGINE = ENGINES / "x86-64-v3"
 MAY_SKIP = (
     "no test data in",  # data sets and evidence of others, which the project may not hand on
     "needs the GGUF samples",
+    "tests.conformance.bridges.python",  # harnesses of others, which could not be fetched
     "tests/conformance/clients/setup.sh",  # stock clients that could not be fetched
     "cannot fetch",  # a pinned package of an image that the archive no longer has: lock it anew
     "image build --format uki images/vm.toml` fetches it",

@@ -42,6 +42,8 @@ class Ask:
     """Without the model's chat template: the one message's text as it is."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """What the chat template is given to describe to the model."""
+    stream: str | None = None
+    """The name that decides its draws, in place of the sample's own."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,6 @@ def request(ask: Ask | Trial, *, timeout_s: int, sampling: Sampling, seed: int, 
         "sampling": (ask.sampling or sampling).model_dump(),
         "stop": list(ask.stop),
         "seed": seed,
-        "stream": stream,
+        "stream": stream if ask.stream is None else ask.stream,
         "grammar": ask.grammar,
     }

@@ -6,6 +6,7 @@ from appliance.evals.agent import agent
 from appliance.evals.attack import attack
 from appliance.evals.conversation import Ask, Outcome, Steps, ask_one
 from appliance.evals.grading import grade_all
+from appliance.evals.replay import replay
 from appliance.evals.scene import Scene
 
 
@@ -15,6 +16,8 @@ def solve(scene: Scene) -> Steps[Outcome]:
         return plain(scene, scene.ask(scene.task.messages))
     if scene.suite.solver == "choose":
         return plain(scene, Ask(scene.task.messages, options=scene.task.choices, raw=scene.suite.prompt.raw))
+    if scene.suite.solver == "replay":
+        return replay(scene)
     return agent(scene) if scene.suite.solver == "agent" else attack(scene)
 
 

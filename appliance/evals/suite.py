@@ -11,6 +11,7 @@ from appliance.evals.agents.strategy import MAX_QUERIES
 from appliance.evals.dataset import Dataset
 from appliance.evals.judge import Judge
 from appliance.evals.scorers import ScorerSpec
+from appliance.evals.scorers.recorded import Recorded
 from appliance.evals.scorers.scorer import Text
 from appliance.evals.tools.end_state import EndState
 from appliance.evals.tools.settings import AgentSpec
@@ -130,9 +131,9 @@ class Suite(Model):
     """How a row is read."""
     prompt: Prompt
     """What the model is asked."""
-    solver: Literal["generate", "choose", "agent", "attack"] = "generate"
-    """`generate` a completion, `choose` among options by log-likelihood, let an `agent` use tools, or `attack` with
-    strategies."""
+    solver: Literal["generate", "choose", "agent", "attack", "replay"] = "generate"
+    """`generate` a completion, `choose` among options by log-likelihood, let an `agent` use tools, `attack` with
+    strategies, or `replay` what another harness asked."""
     agent: AgentSpec | None = None
     """For `agent`, and for an attack's strategy `tools`: the tools and the limits."""
     attack: AttackSpec | None = None
@@ -163,6 +164,15 @@ class Suite(Model):
             raise ValueError("solver 'choose' needs columns.choices, and 'generate' takes none")
         if self.solver == "choose" and (self.sampling is not None or self.stop):
             raise ValueError("solver 'choose' draws nothing: it takes no sampling and no stop")
+        return self
+
+    @model_validator(mode="after")
+    def _replay_asks_what_was_recorded(self) -> Suite:
+        if (self.solver == "replay") != any(isinstance(spec, Recorded) for spec in self.scorers):
+            raise ValueError("solver 'replay' and scorers 'recorded' go together")
+        others = (self.sampling, self.shots, self.constraint)
+        if self.solver == "replay" and (any(each is not None for each in others) or self.stop or self.prompt.raw):
+            raise ValueError("solver 'replay' asks what the rows say: no sampling, shots, stop, grammar or raw prompt")
         return self
 
     @model_validator(mode="after")

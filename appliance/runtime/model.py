@@ -69,6 +69,14 @@ class Model:
             raise RequestError("tokenize", f"the tokenizer wants {-count} tokens for {len(data)} bytes")
         return list(tokens[:count])
 
+    @property
+    def first(self) -> int:
+        """The token that a text begins after: the model's first token, or where it has none its last."""
+        bos, eos = (int(f(self.vocab)) for f in (self.library.llama_vocab_bos, self.library.llama_vocab_eos))
+        if bos < 0 and eos < 0:
+            raise RequestError("empty-prompt", "expected a model with a first or a last token, found one without")
+        return bos if bos >= 0 else eos
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes of one token."""
         buffer = ctypes.create_string_buffer(256)

@@ -162,6 +162,8 @@ class Choose:
         self._totals = [0.0] * len(self.options)
         self._fingerprints = [hashlib.sha256() for _ in self.options]
         self._seen = [0] * len(self.options)
+        self.greedy = [True] * len(self.options)
+        """Of each option, whether each of its tokens was the likeliest where it stands; of equal ones, the lower id."""
         self._option_of: dict[Chain, int] = {}
         self._phase = 0
 
@@ -200,8 +202,10 @@ class Choose:
         ]
 
     def _add(self, option: int, logits: sampler.Logits) -> None:
-        self._totals[option] += sampler.logprob(logits, self._option_tokens[option][self._seen[option]])
+        token = self._option_tokens[option][self._seen[option]]
+        self._totals[option] += sampler.logprob(logits, token)
         self._fingerprints[option].update(logits.data)
+        self.greedy[option] = self.greedy[option] and int(logits.argmax()) == token
         self._seen[option] += 1
 
 

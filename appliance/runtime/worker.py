@@ -129,6 +129,8 @@ class Desk:
     def _read(self, value: Any) -> Request:
         messages = [canonical.validate(Message, message, "message") for message in value["messages"]]
         prompt = self._model.prompt(messages, raw=value.get("raw", False) is True, tools=value.get("tools", []))
+        if not prompt and value.get("from_start") is True:
+            prompt = [self._model.first]
         deadline = Deadline(value["timeout_s"])
         if value["op"] == "choose":
             return Choose(self._model, prompt, value["options"], self._context_tokens, deadline)
@@ -166,7 +168,7 @@ class Desk:
             self._reply(frame, {"prompt_tokens": request.prompt, "generation": generation})
         else:
             choices = [choice.model_dump(mode="json") for choice in request.reply()]
-            self._reply(frame, {"prompt_tokens": request.prompt, "choices": choices})
+            self._reply(frame, {"prompt_tokens": request.prompt, "choices": choices, "greedy": request.greedy})
 
     def _reply(self, frame: Frame, value: dict[str, Any]) -> None:
         self._link.send_json(Kind.REPLY, value, frame.route, frame.tag)

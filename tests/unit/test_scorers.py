@@ -411,3 +411,12 @@ def test_scoring_takes_linear_time_on_hostile_replies() -> None:
     for reply in ("1," * 100_000, "-" * 200_000, "1." * 100_000, "a" * 200_000, "9" * 200_000):
         assert score_text(spec("numeric"), reply, "0") in ("0", "1")
         assert score_text(spec("words", "aaaaab"), reply, None) == "0"
+
+
+def test_what_stands_before_an_option_is_not_counted_as_lm_eval_does_not() -> None:
+    options = [
+        Choice(text=text, tokens=(1,), logprob=logprob, logits_digest=digest_of(b""))
+        for text, logprob in ((" a", "-1.000000"), (" abc", "-2.500000"))
+    ]
+    assert [score_choices(options, "1", per="character")] == ["1"]  # 1 / 1 against 2.5 / 3
+    assert [score_choices(options, "1", per="character", delimiter="")] == ["0"]  # 1 / 2 against 2.5 / 4

@@ -17,6 +17,7 @@ from appliance.evals.scorers.json_schema import JsonSchema
 from appliance.evals.scorers.match import Exact, Includes, Normalized
 from appliance.evals.scorers.numeric import Numeric
 from appliance.evals.scorers.program import Program
+from appliance.evals.scorers.recorded import Recorded
 from appliance.evals.scorers.refusal import Refusal
 from appliance.evals.scorers.regex import Regex
 from appliance.evals.scorers.scorer import Outcome, Reference, Scored, Scorer, Unscored
@@ -37,6 +38,7 @@ ScorerSpec = Annotated[
     | Normalized
     | Numeric
     | Program
+    | Recorded
     | Refusal
     | Regex
     | Toxicity

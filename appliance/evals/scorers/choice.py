@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from appliance.evals.scorers.scorer import Outcome, Reference, Scorer, Solver, Unscored, bit
 from attest.sample import Choice as Option
 
@@ -15,7 +17,7 @@ class Choice(Scorer):
 
     `acc`, `acc_norm` and `acc_bytes` of lm-eval (https://github.com/EleutherAI/lm-evaluation-harness,
     `ConfigurableTask.process_results`): the sums of log-probabilities as they are, divided by the option's number of
-    characters, or by its number of UTF-8 bytes.
+    characters, or by its number of UTF-8 bytes; what stands between prompt and option is not counted.
     """
 
     solvers: ClassVar[tuple[Solver, ...]] = ("choose",)
@@ -25,6 +27,8 @@ class Choice(Scorer):
     """`choice`"""
     per: Literal["option", "character", "byte"] = "option"
     """What a log-likelihood is divided by: nothing (`acc`), characters (`acc_norm`), bytes (`acc_bytes`)."""
+    delimiter: str = Field(default=" ", max_length=100)
+    """What an option may begin with that is no part of it: lm-eval's `target_delimiter`."""
 
     def score_choices(self, choices: Sequence[Option], reference: Reference, /) -> Outcome:
         """Compare the likeliest option's number with the target."""
@@ -34,6 +38,7 @@ class Choice(Scorer):
         return bit(likelihoods.index(max(likelihoods)) == int(reference.target))
 
     def _length(self, text: str) -> int:
+        text = text.removeprefix(self.delimiter)
         lengths = {"option": 1, "character": len(text), "byte": len(text.encode("utf-8", "surrogatepass"))}
         return lengths[self.per] or 1
 
