@@ -50,8 +50,8 @@ EXAMPLES = "40"
 
 FORMATS = ["test_canonical", "test_merkle", "test_log", "test_log_checkpoint", "test_ledger", "test_notary_log",
            "test_notary_lab", "test_notary_tsa", "test_policy", "test_errors", "test_digest", "test_dsse",
-           "test_bundle", "test_lockfile", "test_statement", "test_transcript", "test_eventlog", "test_witness",
-           "test_ledger"]  # fmt: skip
+           "test_bundle", "test_lockfile", "test_statement", "test_transcript", "test_eventlog",
+           "test_witness"]  # fmt: skip
 GROUPS: dict[str, tuple[list[str], list[str]]] = {
     "tpm": (["attest/tpm"], ["tests/unit/tpm", "tests/unit/test_machine_evidence.py"]),
     "sevsnp": (["attest/sevsnp"], ["tests/unit/sevsnp", "tests/unit/test_snp_launch.py"]),
