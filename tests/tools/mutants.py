@@ -66,7 +66,8 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
          "attest/evidence.py", "attest/appraisal.py"],
         ["tests/unit/test_capsule.py", "tests/unit/test_machine_evidence.py", "tests/unit/test_policy.py",
          "tests/unit/test_certificates.py", "tests/unit/test_hostile_formats.py", "tests/unit/test_ear.py",
-         "tests/unit/test_items.py", "tests/unit/test_collateral.py", "tests/integration/test_appraise.py"],
+         "tests/unit/test_items.py", "tests/unit/test_collateral.py", "tests/unit/test_capsule_bounds.py",
+         "tests/integration/test_appraise.py"],
     ),
     "verify": (
         ["attest/verify.py", "attest/attempt.py", "attest/hardware.py", "attest/conclusions.py", "attest/evidence.py",

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from attest import validity
+from attest import canonical, validity
 from attest.appraise import intel, nvidia
-from attest.appraise.platforms import Collateral, accepted
+from attest.appraise.platforms import Collateral, accepted, judge
 from attest.appraise.policy import Hardware
 from attest.capsule import Capsule, Item
+from attest.digest import digest_of
+from attest.dsse import b64encode
 from attest.errors import MalformedInput
 from attest.tdx import Signed
 from attest.tdx import signed as read_signed
@@ -28,6 +30,7 @@ LISTS = [
     tdx.revocations(tdx.ROOT, OTHER.root_key),
 ]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LONG_AGO, LONG_AFTER = "2020-01-01T00:00:00Z", "2040-01-01T00:00:00Z"
 
 
 def answer(field: str, document: dict[str, Any]) -> tuple[bytes, bytes]:
@@ -101,3 +104,27 @@ def test_the_newest_comes_first_and_what_is_not_yet_in_force_last() -> None:
 def test_a_platform_without_a_part_in_the_policy_is_not_accepted() -> None:
     hardware = Hardware.model_validate({"tpm": {}})
     assert [accepted(platform, hardware) for platform in ("tpm", "tdx", "nvidia-gpu")] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("log", "problem"),
+    [(None, None), (b" \n[1]", "events.0"), (b"\0[", "bytes"), (b"x", "bytes")],
+)
+def test_a_domains_log_is_dstacks_or_the_firmwares(log: bytes | None, problem: str | None) -> None:
+    common: dict[str, Any] = {"platform": "tdx", "name": "x", "not_before": LONG_AGO, "not_after": LONG_AFTER}
+    items = [
+        Item(kind="root", data=ROOTS[1], **common),
+        *(Item(kind="revocation-list", data=data, **common) for data in LISTS[:2]),
+        Item(kind="tcb-info", data=INFOS[2][0], chain=INFOS[2][1], **common),
+        Item(kind="qe-identity", data=IDENTITIES[1][0], chain=IDENTITIES[1][1], **common),
+    ]
+    made = Capsule(made=LONG_AGO, maker=b"key", items=tuple(items))
+    rules = {"measurements": {"mrtd": ["00" * 48]}, "minimum_evaluation_data_number": 1}
+    hardware = canonical.validate(Hardware, {"roots": {"tdx": [digest_of(ROOTS[1])]}, "tdx": rules}, "policy")
+    document = {"quote": b64encode(QUOTE)} | ({} if log is None else {"event_log": b64encode(log)})
+    at = Collateral(made, hardware, tdx.NOW)
+    if problem is None:
+        assert judge("tdx", document, at).lines
+    else:
+        with pytest.raises(MalformedInput, match=problem):
+            judge("tdx", document, at)
