@@ -8,13 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attest import canonical, capsule, dsse, validity
 from attest.capsule import Capsule, Item
 from attest.errors import MalformedInput
+from tests.fakes import tdx
 from tests.fakes.authority import issue
+from tests.fakes.der import tlv
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 START, END = "2026-03-01T12:00:00Z", "2026-03-02T12:00:00Z"
@@ -93,3 +96,15 @@ def test_a_manifest_has_one_to_sixteen_certificates() -> None:
     for count in (0, 17):
         with pytest.raises(MalformedInput, match=f"1 to 16 certificates, found {count}"):
             validity.of("driver-rim", one * count, "x")
+
+
+def test_a_revocation_list_has_an_end() -> None:
+    der = tdx.revocations(tdx.ROOT, tdx.intel().root_key)
+    assert validity.of("revocation-list", der, "x")
+    tbs = x509.load_der_x509_crl(der).tbs_certlist_bytes
+    head = 2 + (tbs[1] & 0x7F if tbs[1] & 0x80 else 0)
+    end = tbs.index(b"\x17\x0d") + 15  # after thisUpdate, a UTCTime of 15 bytes; nextUpdate is one too
+    endless = tlv(0x30, tlv(0x30, tbs[head:end] + tbs[end + 15 :]) + der[der.index(tbs) + len(tbs) :])
+    assert x509.load_der_x509_crl(endless).next_update_utc is None
+    with pytest.raises(MalformedInput, match="without an end"):
+        validity.of("revocation-list", endless, "x")
