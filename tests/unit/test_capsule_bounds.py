@@ -18,6 +18,7 @@ from attest.errors import MalformedInput
 from tests.fakes import tdx
 from tests.fakes.authority import issue
 from tests.fakes.der import tlv
+from tests.fakes.nvgpu import response
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 START, END = "2026-03-01T12:00:00Z", "2026-03-02T12:00:00Z"
@@ -108,3 +109,10 @@ def test_a_revocation_list_has_an_end() -> None:
     assert x509.load_der_x509_crl(endless).next_update_utc is None
     with pytest.raises(MalformedInput, match="without an end"):
         validity.of("revocation-list", endless, "x")
+
+
+def test_a_responders_answer_has_an_end() -> None:
+    leaf = issue("capsule leaf", ROOT, ca=False)
+    assert validity.of("ocsp", response(leaf, ROOT), "x") == (NOW - timedelta(days=1), NOW + timedelta(days=1))
+    with pytest.raises(MalformedInput, match="without an end"):
+        validity.of("ocsp", response(leaf, ROOT, days=(-1, None)), "x")
