@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 import rfc8785
@@ -22,8 +23,9 @@ from attest.errors import MalformedInput
 MAX_DEPTH = 64
 MAX_INTEGER = 2**53 - 1
 MAX_DIGITS = 16
-_LONG_NUMBER = re.compile(r"(?:^|[\s\[:,-])[0-9]{16}")
-"""How an integer begins that may be beyond `MAX_INTEGER`."""
+_ANY_DIGIT = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * MAX_DIGITS
+"""What stands in every text with an integer beyond `MAX_INTEGER`, once all of its digits are alike."""
 _NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^"\[\]{}]++', re.DOTALL)
 """Strings (one that is not closed goes to the end), and all else that is not a bracket."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":"))
@@ -49,7 +51,7 @@ class _RefusedError(ValueError):
 def loads(data: bytes, what: str = "JSON") -> JSON:
     """The value of the strict JSON text `data` (UTF-8). Raises `MalformedInput`, whose subject is `what`."""
     text = _text(data, what)
-    value = _decode(text, what, object_pairs_hook=_unique, parse_float=_finite)
+    value = _decode(_decoder(data, canonical=False), text, what)
     if "\\u" in text:
         _check_text(value, what)
     return value
@@ -60,7 +62,7 @@ def loads_canonical(data: bytes, what: str = "JSON") -> JSON:
     if data.isascii():
         # Written again, it differs where a key comes twice or out of order, so that no decoder has to look for that.
         text = _text(data, what)
-        value = _decode(text, what, parse_float=_no_float)
+        value = _decode(_decoder(data, canonical=True), text, what)
         same = _ENCODER.encode(value) == text
     else:
         value = loads(data, what)
@@ -84,11 +86,24 @@ def _text(data: bytes, what: str) -> str:
     return text
 
 
-def _decode(text: str, what: str, **hooks: Any) -> JSON:
+def _decoder(data: bytes, *, canonical: bool) -> json.JSONDecoder:
     # Token ids are most of what a transcript holds; without a long number there is no integer to be looked at.
-    parse_int = _integer if _LONG_NUMBER.search(text) else int
+    return _made_decoder(canonical, _LONG_NUMBER in data.translate(_ANY_DIGIT))
+
+
+@cache
+def _made_decoder(canonical: bool, long: bool) -> json.JSONDecoder:
+    parse_int = _integer if long else int
+    if canonical:
+        return json.JSONDecoder(parse_int=parse_int, parse_constant=_constant, parse_float=_no_float)
+    return json.JSONDecoder(
+        parse_int=parse_int, parse_constant=_constant, parse_float=_finite, object_pairs_hook=_unique
+    )
+
+
+def _decode(decoder: json.JSONDecoder, text: str, what: str) -> JSON:
     try:
-        return json.loads(text, parse_int=parse_int, parse_constant=_constant, **hooks)
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
         raise MalformedInput(what, f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except _RefusedError as error:

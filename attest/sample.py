@@ -120,7 +120,7 @@ class Turn(Model):
 
     @model_validator(mode="after")
     def _one_outcome(self) -> Turn:
-        if [self.generation, self.choices, self.error].count(None) != 2:
+        if (self.generation is None) + (self.choices is None) + (self.error is None) != 2:
             raise ValueError("a turn has a generation, choices or an error, and one of them")
         return self
 
@@ -214,11 +214,11 @@ class SampleRecord(Model):
     def _failed_means_unscored(self) -> SampleRecord:
         if self.error is not None and (self.scores or self.unscored):
             raise ValueError("a failed sample has no scores")
-        if not set(self.facts) <= set(self.scores):
+        if not self.facts.keys() <= self.scores.keys():
             raise ValueError("a scorer noted facts and gave no score")
-        if set(self.scores) & set(self.unscored):
+        if self.scores.keys() & self.unscored.keys():
             raise ValueError("a scorer gave a score and none")
-        if self.error is None and [self.generation, self.choices, self.decisive].count(None) != 2:
+        if self.error is None and (self.generation is None) + (self.choices is None) + (self.decisive is None) != 2:
             raise ValueError("a sample that was run has a generation, choices or a decisive turn, and one of them")
         if self.decisive is not None:
             found = self.events[self.decisive] if self.decisive < len(self.events) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from attest.canonical import Model
@@ -22,8 +23,9 @@ PROGRAM_MODELS: Final = re.compile("swtpm|vtpm|virtual|simulator|software", re.I
 """Models that say so of themselves: swtpm, and those of clouds."""
 
 
-class File(Model):
-    """A file that the kernel measured."""
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that the kernel measured. No model: there are thousands, made here of what was checked before."""
 
     path: str
     """The file."""
@@ -123,11 +125,7 @@ def claims(authenticated: Authenticated) -> Claims:
         bank=bank,
         boot=seen,
         files=tuple(
-            File(
-                path=entry.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
-                digest=f"{entry.hash}:{entry.digest.hex()}",
-                violation=entry.violation,
-            )
+            File(_text_of(entry.path), f"{entry.hash}:{entry.digest.hex()}", entry.violation)
             for entry in authenticated.files
         ),
         counter=None
@@ -154,6 +152,11 @@ def _kind(vouched: Vouched | None) -> Kind:
         identity.manufacturer in PROGRAM_MAKERS or PROGRAM_MODELS.search(identity.model) is not None
     )
     return "software" if says_program else vouched.root.vouches_for
+
+
+def _text_of(path: str) -> str:
+    """`path` without what is not UTF-8."""
+    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _text(number: str) -> str | None:

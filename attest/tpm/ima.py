@@ -13,7 +13,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple, cast, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 from attest.errors import MalformedInput, Unsupported
 from attest.tpm.layout import SIZES, Hash
@@ -26,7 +26,8 @@ MAX_ENTRIES: Final = 1 << 17
 NAME_BYTES: Final = 256
 """To which the `ima` template fills up a path."""
 Template = Literal["ima", "ima-ng", "ima-sig"]
-TEMPLATES: Final = get_args(Template)
+TEMPLATES: Final[dict[bytes, Template]] = {name.encode(): name for name in get_args(Template)}
+HASHES: Final[dict[bytes, Hash]] = {name.encode(): name for name in get_args(Hash)}
 FUNCTIONS: Final = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 BY_SIZE: Final = {size: FUNCTIONS[name] for name, size in SIZES.items()}
 
@@ -74,14 +75,14 @@ def values(entries: tuple[Entry, ...], bank: Hash) -> Iterator[bytes]:
 def _entry(number: int, line: bytes) -> Entry:
     what = f"{WHAT}, line {number}"
     # A path may hold any byte but a line's end; it is kept as Python keeps paths.
-    register, template_hash, template, *rest = [*line.split(b" ", 3), b"", b"", b""][:4]
+    register, template_hash, template, rest = [*line.split(b" ", 3), b"", b"", b""][:4]
     if register != REGISTER_TEXT:
         raise MalformedInput(what, f"expected register {REGISTER}, found {register[:20]!r}")
-    kind = template.decode("latin-1")
-    if kind not in TEMPLATES:
-        raise Unsupported(what, f"expected template {', '.join(TEMPLATES)}, found {kind[:40]!r}")
+    kind = TEMPLATES.get(template)
+    if kind is None:
+        raise Unsupported(what, f"expected template {', '.join(TEMPLATES.values())}, found {template[:40]!r}")
     listed = _hex(what, template_hash)
-    named, _, path = rest[0].partition(b" ")
+    named, _, path = rest.partition(b" ")
     signature = b""
     if kind == "ima-sig":
         # The signature follows the path, after a space that stands there also without one.
@@ -101,7 +102,7 @@ def _entry(number: int, line: bytes) -> Entry:
     if not violation and computed != listed:
         raise MalformedInput(what, f"expected template hash {computed.hex()}, found {listed.hex()}")
     name = path.decode("utf-8", "surrogateescape")
-    return Entry(cast("Template", kind), hash_, digest, name, signature, violation, hashed)
+    return Entry(kind, hash_, digest, name, signature, violation, hashed)
 
 
 def _field(data: bytes) -> bytes:
@@ -110,9 +111,9 @@ def _field(data: bytes) -> bytes:
 
 def _digest(what: str, text: bytes, template: str) -> tuple[Hash, bytes]:
     name, _, digits = (b"sha1", b"", text) if template == "ima" else text.rpartition(b":")
-    hash_ = cast("Hash", name.decode("latin-1"))
-    if hash_ not in FUNCTIONS:
-        raise Unsupported(what, f"expected a digest of SHA-1 or SHA-2, found {hash_[:40]!r}")
+    hash_ = HASHES.get(name)
+    if hash_ is None:
+        raise Unsupported(what, f"expected a digest of SHA-1 or SHA-2, found {name[:40]!r}")
     digest = _hex(what, digits)
     if len(digest) != SIZES[hash_]:
         raise MalformedInput(what, f"expected {SIZES[hash_]} bytes of {hash_}, found {len(digest)}")

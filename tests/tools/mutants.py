@@ -50,8 +50,8 @@ EXAMPLES = "40"
 
 FORMATS = ["test_canonical", "test_merkle", "test_log", "test_log_checkpoint", "test_ledger", "test_notary_log",
            "test_notary_lab", "test_notary_tsa", "test_policy", "test_errors", "test_digest", "test_dsse",
-           "test_bundle", "test_lockfile", "test_statement", "test_transcript", "test_eventlog", "test_witness",
-           "test_ledger"]  # fmt: skip
+           "test_bundle", "test_lockfile", "test_statement", "test_transcript", "test_eventlog",
+           "test_witness"]  # fmt: skip
 GROUPS: dict[str, tuple[list[str], list[str]]] = {
     "tpm": (["attest/tpm"], ["tests/unit/tpm", "tests/unit/test_machine_evidence.py"]),
     "sevsnp": (["attest/sevsnp"], ["tests/unit/sevsnp", "tests/unit/test_snp_launch.py"]),
@@ -66,7 +66,8 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
          "attest/evidence.py", "attest/appraisal.py"],
         ["tests/unit/test_capsule.py", "tests/unit/test_machine_evidence.py", "tests/unit/test_policy.py",
          "tests/unit/test_certificates.py", "tests/unit/test_hostile_formats.py", "tests/unit/test_ear.py",
-         "tests/unit/test_items.py", "tests/integration/test_appraise.py"],
+         "tests/unit/test_items.py", "tests/unit/test_collateral.py", "tests/unit/test_capsule_bounds.py",
+         "tests/integration/test_appraise.py"],
     ),
     "verify": (
         ["attest/verify.py", "attest/attempt.py", "attest/hardware.py", "attest/conclusions.py", "attest/evidence.py",

@@ -209,6 +209,14 @@ def test_entries_of_other_kinds_are_not_passed_over(lab: Lab, path: Path) -> Non
         read(path)
 
 
+def test_a_leaf_has_one_spelling(lab: Lab, path: Path) -> None:
+    sign(lab, register(lab))
+    for body in copy_of(path).leaves:
+        leaf.read(body)
+        with pytest.raises(MalformedInput):
+            leaf.read(body.replace(b":", b": ", 1))
+
+
 @given(st.binary(max_size=200))
 def test_any_leaf_raises_our_errors_only(data: bytes) -> None:
     with pytest.raises((MalformedInput, Unsupported)):

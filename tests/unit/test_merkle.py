@@ -26,6 +26,21 @@ ROOTS = [
 ]
 
 
+def test_what_is_outside_the_tree() -> None:
+    tree = merkle.Tree(leaves(1))
+    assert [list(tree.nodes(level)) for level in (0, 1, 2)] == [leaves(1), [], []]
+    for size in (-1, 2):
+        with pytest.raises(IndexError):
+            tree.root(size)
+    with pytest.raises(TypeError):
+        tree.append("x" * merkle.HASH_BYTES)  # type: ignore[arg-type]
+    # A path that the walk from a negative index would follow up to this root.
+    leaf, one, two = leaves(3)
+    root = merkle.node_hash(two, merkle.node_hash(one, leaf))
+    with pytest.raises(VerificationError, match="index below"):
+        merkle.verify_inclusion(leaf, -1, 1, [one, two], root)
+
+
 def leaves(count: int) -> list[bytes]:
     return [merkle.leaf_hash(index.to_bytes(4, "big")) for index in range(count)]
 

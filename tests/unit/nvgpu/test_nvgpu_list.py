@@ -38,6 +38,8 @@ def test_a_list() -> None:
         b"{}",
         b"[]",
         b"[1]",
+        b"1",
+        b"null",
         listed(version="2.0"),
         listed(evidence="!"),
         listed(evidence=""),

@@ -37,6 +37,19 @@ def code(*responses: bytes, **options: object) -> str:
     return caught.value.code
 
 
+def test_a_signature_has_one_spelling() -> None:
+    """Unused bits, where the signature ends in a zero bit; ECDSA signs anew each time."""
+    der = next(d for d in iter(lambda: response(LEAF, MIDDLE), None) if _signature(d)[-1] % 2 == 0)
+    other = der.replace(b"\0" + _signature(der), b"\1" + _signature(der))
+    assert _signature(other) == _signature(der)
+    with pytest.raises(MalformedInput, match="unused bits"):
+        check(other, GOOD[1])
+
+
+def _signature(der: bytes) -> bytes:
+    return library.load_der_ocsp_response(der).signature
+
+
 def test_good_responses_in_any_order() -> None:
     check(*GOOD)
     check(*reversed(GOOD))

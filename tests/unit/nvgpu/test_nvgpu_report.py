@@ -73,6 +73,11 @@ def test_blocks_that_are_none(record: bytes, count: int, problem: str) -> None:
         layout.read(GPU.message(record=record, count=count) + SIGNATURE)
 
 
+def test_an_empty_measurement_may_end_the_record() -> None:
+    message = GPU.message(record=struct.pack("<BBHBH", 1, 1, 3, 1, 0), count=1)
+    assert layout.read(message + SIGNATURE).measurements == {1: b""}
+
+
 def test_another_specification() -> None:
     with pytest.raises(Unsupported, match="specification 2"):
         layout.read(GPU.message(record=block(specification=2), count=1) + SIGNATURE)
@@ -88,7 +93,9 @@ def test_sizes() -> None:
     with pytest.raises(MalformedInput, match="expected 16777"):
         layout.read(lying + SIGNATURE)
     longest = {**GPU.opaque, 200: bytes(60_000)}
-    layout.read(Gpu(opaque=longest).message() + SIGNATURE)
+    room = 65_536 - len(Gpu(opaque=longest).message() + SIGNATURE)
+    filled = Gpu(opaque={**GPU.opaque, 200: bytes(60_000 + room)}).message() + SIGNATURE
+    assert (len(filled), len(layout.read(filled).opaque.fields[200])) == (65_536, 60_000 + room)
     with pytest.raises(MalformedInput, match="65536"):
         layout.read(Gpu(opaque={**longest, 201: bytes(1900)}).message() + SIGNATURE)
 
@@ -111,6 +118,7 @@ def test_opaque_fields() -> None:
     assert opaque.read(fields(_21=b"\xaa")).protected_pcie is True
     assert opaque.read(fields(_20=None)).fwid == b""
     assert opaque.read(fields(_77=b"new")).fields[77] == b"new"
+    assert opaque.read(fields(_77=b"")).fields[77] == b""
 
 
 @pytest.mark.parametrize(
@@ -178,6 +186,15 @@ def test_short_lengths_have_one_form() -> None:
     with pytest.raises(MalformedInput, match="shortest"):
         fwid.read(b"\x30\x81" + good[1:])
     assert fwid.read(tlv(0x30, tlv(0x02, b"\1") + tlv(0x30, bytes(57)) + tlv(0x30, HASHED))) == FWID
+
+
+def test_a_length_from_128_takes_two_bytes() -> None:
+    content = tlv(0x02, b"\1") + tlv(0x30, bytes(60)) + tlv(0x30, HASHED)
+    assert len(content) == 128
+    assert fwid.read(b"\x30\x81\x80" + content) == FWID
+    for head in (b"\x30\x80", b"\x30\x82\x80"):
+        with pytest.raises(MalformedInput, match="shortest"):
+            fwid.read(head + content)
 
 
 def test_another_version_or_digest() -> None:

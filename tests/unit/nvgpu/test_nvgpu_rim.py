@@ -279,7 +279,13 @@ def test_inactive_entries_do_not_count() -> None:
     assert read(tag("1", (1,), entries=entry(7, [value(8)], active=False))).values.keys() == {1}
 
 
+def test_text_is_of_elements_without_others() -> None:
+    assert [parse(text).text() for text in ("<a>x</a>", "<a/>", "<a>x<b/></a>")] == ["x", "", ""]
+
+
 def test_alternatives_are_bounded() -> None:
+    with pytest.raises(MalformedInput, match="0 values"):
+        read(tag("1", (1,), entries=entry(5, [])))
     assert len(read(tag("1", (), entries=entry(0, [value(1)] * 64))).values[1]) == 64
     with pytest.raises(MalformedInput, match="65 values"):
         read(tag("1", (), entries=entry(0, [value(1)] * 65)))
