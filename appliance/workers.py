@@ -96,8 +96,13 @@ class Crew:
     programs: Programs | None = None
     """Runs programs that a model wrote, where a suite scores them."""
 
-    def begin(self) -> None:
-        """Tell the eval worker to go: from here on the model workers are given prompts."""
+    def begin(self, records: Sequence[bytes] = ()) -> None:
+        """Tell the eval worker to go: from here on the model workers are given prompts.
+
+        `records`: the sample records, in order, of the run that this one goes on with. Raises `WorkerFailure`.
+        """
+        for record in records:
+            self.evals.send(Kind.RECORD, record)
         for model in self.models:
             model.discretion.begin()
         self.evals.send(Kind.CONFIG, b"{}")
