@@ -23,7 +23,7 @@ from typing import Literal
 
 import structlog
 
-from appliance import boot, job, lock, produce, redact, resume, workers
+from appliance import boot, footprint, job, lock, produce, redact, resume, workers
 from appliance.attester.protocol import Attester
 from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord, load_record, require_cpu
@@ -37,7 +37,7 @@ from appliance.resume import Drawn, Earlier, Marks
 from appliance.seal.requirement import Requirement
 from appliance.seal.reserve import Reserve
 from appliance.transcript import TranscriptWriter
-from attest import canonical, eventlog
+from attest import canonical, eventlog, lockfile
 from attest.canonical import JSON
 from attest.errors import EnvironmentProblem, MalformedInput, Unsupported, VerificationError
 from attest.job import digest as job_digest
@@ -123,6 +123,7 @@ def _run(
     record = load_record(request.engine)
     require_cpu(record, Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     lock_bytes, root = _lock(request, loaded, suites, record, progress)
+    _check_memory(request, loaded, lock_bytes, root)
     # 3. The boot.
     folder = request.incomplete
     with (
@@ -196,6 +197,16 @@ def _run(
     return Outcome(request.out, results, ended_by)
 
 
+def _check_memory(request: Request, loaded: LoadedJob, lock_bytes: bytes, root: Path) -> None:
+    """Refuse a run that this host has not the memory for, before it takes any."""
+    resolve, wanted = lock.resolver(root, request.engine), {model.id for model in loaded.job.models}
+    pinned = [each for each in lockfile.read(lock_bytes).artifacts if each.kind == "model" and each.name in wanted]
+    files = {each.name: footprint.read(resolve(each), each.size_bytes) for each in pinned}
+    known = {name: file for name, file in files.items() if file is not None}
+    if known.keys() == wanted:  # else the boot says what is wrong
+        footprint.check(loaded.job, footprint.of(loaded.job, known), footprint.available())
+
+
 def _take_up(request: Request, drawn: Drawn, holding: ExitStack) -> Earlier:
     """What there is to go on with; from here on nobody else writes to its folder."""
     if not request.resume or request.resume_key is None:
@@ -266,16 +277,21 @@ def _samples(
     progress("samples", len(writer.samples), total)
     try:
         crew.begin(writer.samples)
-        results = relay(
-            crew.evals,
-            crew.models,
-            writer,
-            sample_timeout_s=limits.sample_timeout_s,
-            end=time.monotonic() + limits.wall_time_s,
-            on_sample=lambda: progress("samples", len(writer.samples), total),
-            on_tested=crew.tests.take,
-            programs=crew.programs,
-        )
+        results, due, end = None, 0, time.monotonic() + limits.wall_time_s
+        for stage in crew.stages:
+            crew.enter(stage)
+            due += sum(plan[place].samples for place in stage.entries)
+            results = relay(
+                crew.evals,
+                crew.models,
+                writer,
+                sample_timeout_s=limits.sample_timeout_s,
+                end=end,
+                on_sample=lambda: progress("samples", len(writer.samples), total),
+                on_tested=crew.tests.take,
+                programs=crew.programs,
+                until=None if stage is crew.stages[-1] else due,
+            )
         crew.finish_tests()
     except (MalformedInput, VerificationError) as error:
         # A self-test that is not whole, or not what the job promises: whatever was asked for, this is not signed.

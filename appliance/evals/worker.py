@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from appliance import schedule
 from appliance.evals import dataset, plan, prompts
 from appliance.evals.dataset import Row
 from appliance.evals.plan import Planned
@@ -43,10 +44,16 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], _prepared:
     records = finished(link, planned)
 
     with contextlib.suppress(Stopped):
-        for record in run(job, planned, LinkDesk(link), len(records)):
-            kept, line = fitting(record)
-            link.send(Kind.SAMPLE, line)
-            records.append(kept.model_copy(update=BULKY))
+        stages = schedule.stages(job, [frozenset(name for _, name in each.models.values()) for each in planned])
+        end = 0
+        for number, stage in enumerate(stages):
+            if number and link.receive().kind == Kind.STOP:  # else the word that this stage's models are loaded
+                raise Stopped
+            end += sum(entries[place].samples for place in stage.entries)
+            for record in run(job, planned, LinkDesk(link), range(len(records), end)):
+                kept, line = fitting(record)
+                link.send(Kind.SAMPLE, line)
+                records.append(kept.model_copy(update=BULKY))
     link.send(Kind.RESULTS, canonical.dump_model(tabulate(job, entries, records)))
 
 

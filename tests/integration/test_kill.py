@@ -175,7 +175,7 @@ def again(job: Path, lab: Lab, engine: Path, folder: Path, **fields: object) -> 
     request = run.Request(
         job=job, lab=lab, engine=engine, out=folder.with_suffix(""), resume_key=lab.resume_key, resume=True
     )
-    return run.run(run.Request(**{**vars(request), **fields}), quiet)  # type: ignore[arg-type]
+    return run.run(run.Request(**{**vars(request), **fields}), quiet)
 
 
 def test_what_was_cut_off_is_neither_forgotten_nor_taken_up_changed(
