@@ -29,7 +29,7 @@ from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord, load_record, require_cpu
 from appliance.enrol import enrol
 from appliance.evals.suite import Suite
-from appliance.job import LoadedJob, LoadedSuite
+from appliance.job import ALL_ROWS, LoadedJob, LoadedSuite, Rows
 from appliance.memfd import Progress
 from appliance.notary.protocol import Notary
 from appliance.relay import MAX_RESULTS_BYTES, WorkerFailure, finish, relay
@@ -78,6 +78,8 @@ class Request:
     """By a job's digest, the key by which the lab knows its own samples. Without it no run can go on with this one."""
     resume: bool = False
     """Go on with what `OUT.incomplete` holds."""
+    rows: Rows = ALL_ROWS
+    """Which rows of the job's suites."""
 
     @property
     def incomplete(self) -> Path:
@@ -109,7 +111,7 @@ def run(request: Request, progress: Progress) -> Outcome:
     elif request.resume_key is None or request.attester is not None:
         raise Unsupported("resume", "expected a run whose lab is in this process and that no hardware speaks for")
     # 1. The job.
-    loaded = job.load(request.job)
+    loaded = job.load(request.job, request.rows)
     suites = job.load_suites(loaded, request.data)
     # While the controller hashes, the workers' processes import their code.
     with workers.stand_by(loaded.job) as reserve:

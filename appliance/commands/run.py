@@ -81,6 +81,8 @@ class Asked:
     """What is asked of the workers' seals."""
     resume: bool
     """Go on with what `OUT.incomplete` holds."""
+    rows: jobs.Rows
+    """Which rows of the job's suites."""
     appraise: Path | None
     """The policy that has to accept the run before it is registered and certified."""
     capsule: Path | None
@@ -110,7 +112,7 @@ class Asked:
         from appliance.notary import appraisal
 
         lock = None if self.lock is None else read_file(self.lock, lockfile.MAX_BYTES)
-        return appraisal.in_process(lab, jobs.load(self.job).job, lock, judge)
+        return appraisal.in_process(lab, jobs.load(self.job, self.rows).job, lock, judge)
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,19 @@ def run(
         Path | None,
         typer.Option(metavar="OUT.incomplete", help="Go on with a run of this job that was cut off, in its folder."),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many rows of each suite. It makes another job, with its own digest."),
+    ] = None,
+    shuffle: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED",
+            min=0,
+            max=2**53 - 1,
+            help="Take the rows in this seed's order, before --limit: another job.",
+        ),
+    ] = None,
     wall: WallOption = "process",
     image: ImageOption = None,
     runtime: RuntimeOption = None,
@@ -187,6 +202,8 @@ def run(
 
         appliance run examples/jobs/gsm8k.yaml --lab lab --data ../data --out bundles/gsm8k
 
+        appliance run examples/jobs/gsm8k.yaml --data ../data --limit 20 --shuffle 7 --out bundles/try
+
         appliance run examples/jobs/gsm8k.yaml --data ../data --resume bundles/gsm8k.incomplete
 
         appliance run --wall container --image build/image/cpu
@@ -202,7 +219,10 @@ def run(
     path = job or default_job()
     if lock is None and job is not None and job.with_suffix(".lock").exists():
         lock = job.with_suffix(".lock")
-    loaded = jobs.load(path)
+    rows = jobs.Rows(limit, shuffle)
+    if rows != jobs.ALL_ROWS and wall != "process":
+        raise Unsupported(f"--limit and --shuffle behind the wall {wall}", "expected them in the job file's suites")
+    loaded = jobs.load(path, rows)
     if resume is not None:
         out = _resumed_out(resume, out, wall, attester)
     out = out or running.default_out(loaded.job.name)
@@ -216,6 +236,7 @@ def run(
         sign_incomplete,
         require_seal,
         resume is not None,
+        rows,
         appraise,
         capsule,
     )
@@ -261,6 +282,7 @@ def _in_front(asked: Asked, engine: Path, hardware: Hardware) -> running.Outcome
         require_seal=asked.require_seal,
         resume_key=lab.resume_key,
         resume=asked.resume,
+        rows=asked.rows,
     )
     with hardware.speaking() as attester, Reporter() as progress:
         return running.run(replace(request, attester=attester), progress)
