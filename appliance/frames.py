@@ -45,6 +45,8 @@ class Kind(IntEnum):
     """Eval worker to model worker `route`: end the request with this tag. It is answered like any other."""
     TESTED = 11
     """Model worker to controller, once, after its first reply or when it is told to stop: its self-test (JSON)."""
+    RECORD = 12
+    """Controller to eval worker, before the word to begin: a sample record of the run that this one goes on with."""
 
 
 class ChannelError(Exception):

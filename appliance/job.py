@@ -76,9 +76,35 @@ class LoadedSuite:
     """Where its data sets lie, by the name that the lock gives them."""
 
 
-def load(path: Path) -> LoadedJob:
-    """The job in the file at `path`. Raises `MalformedInput`, or `Unsupported` for another version."""
-    return LoadedJob(parse(Job, _read(path), f"job {path.name}"), path.parent)
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of every suite the operator wants, beside what the job says. It makes another job of it."""
+
+    limit: int | None = None
+    """At most so many, at least 1."""
+    shuffle: int | None = None
+    """In the order that this seed gives."""
+
+    def of(self, job: Job) -> Job:
+        """The job with these rows; the same one where nothing is wanted."""
+        suites = tuple(
+            entry.model_copy(
+                update={
+                    "limit": min(filter(None, (self.limit, entry.limit)), default=None),
+                    "shuffle": entry.shuffle if self.shuffle is None else self.shuffle,
+                }
+            )
+            for entry in job.suites
+        )
+        return job.model_copy(update={"suites": suites})
+
+
+ALL_ROWS = Rows()
+
+
+def load(path: Path, rows: Rows = ALL_ROWS) -> LoadedJob:
+    """The job in the file at `path`, of `rows`. Raises `MalformedInput`, or `Unsupported` for another version."""
+    return LoadedJob(rows.of(parse(Job, _read(path), f"job {path.name}")), path.parent)
 
 
 def load_suites(loaded: LoadedJob, data: tuple[Path, ...] = ()) -> list[LoadedSuite]:

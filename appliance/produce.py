@@ -62,6 +62,8 @@ class Parts:
     """When the last sample was done."""
     ended_by: Literal["done", "interrupted", "failed"]
     """How the run ended."""
+    resumed: tuple[manifest.EarlierAttempt, ...] = ()
+    """The attempts that drew the first samples."""
     wall: manifest.Wall = "process"
     """The wall that the run was behind."""
     container: manifest.ContainerSection | None = None
@@ -167,6 +169,7 @@ def build_manifest(parts: Parts, files: dict[str, bytes]) -> ExecutionManifest:
             samples=len(parts.writer.samples),
             head=parts.writer.head,
         ),
+        resumed=parts.resumed or None,
         files=tuple(
             FileEntry(name=name, digest=digest_of(data), size_bytes=len(data)) for name, data in sorted(files.items())
         ),

@@ -172,7 +172,7 @@ class Station:
 
 def relay(
     evals: Station,
-    models: Sequence[Station],
+    models: Sequence[Station | None],
     writer: TranscriptWriter,
     *,
     sample_timeout_s: float,
@@ -180,9 +180,12 @@ def relay(
     on_sample: Callable[[], None],
     on_tested: Callable[[int, bytes], None],
     programs: Programs | None = None,
-) -> bytes:
+    until: int | None = None,
+) -> bytes | None:
     """Carry frames until the eval worker sends the results; their bytes. `end` is a `time.monotonic()` value.
 
+    With `until`, until the transcript has so many samples, and then None: the eval worker waits for a word there.
+    `models` has None for one that is not loaded; a request to it is out of place.
     `programs` takes the trials that the eval worker asks for. A request may wait in its model's queue as long as one
     may run, and for the self-test that follows a model's first one. `on_tested` gets that test's report, and whatever
     it raises ends the relay. Raises `WorkerFailure`. A `KeyboardInterrupt` passes through; `finish` gets the results of
@@ -190,12 +193,12 @@ def relay(
     """
     waiting: Waiting = {}
     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
-    stations = (evals, *models)
+    stations = (evals, *filter(None, models))
     limit_s, asked, tested = 2 * sample_timeout_s + GRACE_S, set[int](), set[int]()
     with _interrupts_held() as interrupted, selectors.DefaultSelector() as selector:
         for station in stations:
             selector.register(station.worker.replies, selectors.EVENT_READ, station)
-        while True:
+        while until is None or len(writer.samples) < until:
             if interrupted():
                 raise KeyboardInterrupt
             now = time.monotonic()
@@ -236,6 +239,7 @@ def relay(
                         if frame.kind == Kind.REQUEST:
                             asked.add(frame.route)
                     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
+    return None
 
 
 def _tend(programs: Programs, selector: selectors.BaseSelector, evals: Station, now: float) -> None:
@@ -331,29 +335,29 @@ def _taken(station: Station) -> list[Frame]:
 def _from_evals(
     frame: Frame,
     evals: Station,
-    models: Sequence[Station],
+    models: Sequence[Station | None],
     writer: TranscriptWriter,
     waiting: Waiting,
     timeout_s: float,
     on_sample: Callable[[], None],
 ) -> None:
+    model = models[frame.route] if frame.route < len(models) else None
     if frame.kind == Kind.FAILURE:
         raise evals.reported(frame)
     if frame.kind == Kind.SAMPLE:
         _store(frame, evals, writer)
         on_sample()
-    elif frame.kind == Kind.REQUEST and _fits(frame, models, waiting):
-        models[frame.route].forward(frame)
+    elif frame.kind == Kind.REQUEST and model is not None and _fits(frame, waiting):
+        model.forward(frame)
         waiting[frame.route, frame.tag] = time.monotonic() + timeout_s
-    elif frame.kind == Kind.CANCEL and frame.route < len(models):
-        models[frame.route].forward(frame)
+    elif frame.kind == Kind.CANCEL and model is not None:
+        model.forward(frame)
     else:
         raise evals.failure(f"{frame.kind.name} to {frame.route} is out of place")
 
 
-def _fits(frame: Frame, models: Sequence[Station], waiting: Waiting) -> bool:
-    new = (frame.route, frame.tag) not in waiting
-    return new and frame.route < len(models) and len(waiting) < MAX_WAITING
+def _fits(frame: Frame, waiting: Waiting) -> bool:
+    return (frame.route, frame.tag) not in waiting and len(waiting) < MAX_WAITING
 
 
 def _from_model(frame: Frame, route: int, model: Station, evals: Station, waiting: Waiting) -> None:
@@ -372,11 +376,11 @@ def _store(frame: Frame, evals: Station, writer: TranscriptWriter) -> None:
         raise evals.failure(str(error)) from None
 
 
-def _late(evals: Station, models: Sequence[Station], waiting: Waiting, now: float, end: float) -> WorkerFailure:
+def _late(evals: Station, models: Sequence[Station | None], waiting: Waiting, now: float, end: float) -> WorkerFailure:
     if now > end:
         return WorkerFailure("eval", "expected the run to end within limits.wall_time_s, it did not")
     late = [models[route] for (route, _), deadline in waiting.items() if deadline < now]
-    return (late[0] if late else evals).failure("expected an answer in time, found none")
+    return ((late and late[0]) or evals).failure("expected an answer in time, found none")
 
 
 def _printable(text: str) -> str:

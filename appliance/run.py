@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,21 +23,23 @@ from typing import Literal
 
 import structlog
 
-from appliance import boot, job, lock, produce, redact, workers
+from appliance import boot, footprint, job, lock, produce, redact, resume, workers
 from appliance.attester.protocol import Attester
 from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord, load_record, require_cpu
 from appliance.enrol import enrol
 from appliance.evals.suite import Suite
-from appliance.job import LoadedJob, LoadedSuite
+from appliance.job import ALL_ROWS, LoadedJob, LoadedSuite, Rows
 from appliance.memfd import Progress
 from appliance.notary.protocol import Notary
 from appliance.relay import MAX_RESULTS_BYTES, WorkerFailure, finish, relay
+from appliance.resume import Drawn, Earlier, Marks
 from appliance.seal.requirement import Requirement
 from appliance.seal.reserve import Reserve
 from appliance.transcript import TranscriptWriter
-from attest import canonical
-from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
+from attest import canonical, eventlog, lockfile
+from attest.canonical import JSON
+from attest.errors import EnvironmentProblem, MalformedInput, Unsupported, VerificationError
 from attest.job import digest as job_digest
 from attest.manifest import ContainerSection, Wall
 from attest.results import PlannedSuite, Results
@@ -72,6 +76,17 @@ class Request:
     """The hardware that speaks for the run."""
     inspect_log: bytes | None = None
     """The log of Inspect that the job was made of, for the bundle."""
+    resume_key: Callable[[str], bytes] | None = None
+    """By a job's digest, the key by which the lab knows its own samples. Without it no run can go on with this one."""
+    resume: bool = False
+    """Go on with what `OUT.incomplete` holds."""
+    rows: Rows = ALL_ROWS
+    """Which rows of the job's suites."""
+
+    @property
+    def incomplete(self) -> Path:
+        """The folder of the run while it has no bundle."""
+        return self.out.with_name(self.out.name + ".incomplete")
 
 
 @dataclass(frozen=True)
@@ -93,8 +108,12 @@ def run(request: Request, progress: Progress) -> Outcome:
     """
     if request.out.exists():
         raise EnvironmentProblem(f"{request.out} exists already: name another folder with --out, or remove it")
+    if not request.resume:
+        resume.refuse_to_forget(request.incomplete)
+    elif request.resume_key is None or request.attester is not None:
+        raise Unsupported("resume", "expected a run whose lab is in this process and that no hardware speaks for")
     # 1. The job.
-    loaded = job.load(request.job)
+    loaded = job.load(request.job, request.rows)
     suites = job.load_suites(loaded, request.data)
     # While the controller hashes, the workers' processes import their code.
     with workers.stand_by(loaded.job) as reserve:
@@ -108,32 +127,47 @@ def _run(
     record = load_record(request.engine)
     require_cpu(record, Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     lock_bytes, root = _lock(request, loaded, suites, record, progress)
+    _check_memory(request, loaded, lock_bytes, root)
     # 3. The boot.
-    with boot.boot(lock_bytes, root, lock.resolver(root, request.engine), progress=progress) as booted:
+    folder = request.incomplete
+    with (
+        boot.boot(lock_bytes, root, lock.resolver(root, request.engine), progress=progress) as booted,
+        ExitStack() as holding,
+    ):
         suites = _check_against_job(booted, loaded, suites)
+        drawn = Drawn(
+            job_digest=job_digest(loaded.job),
+            lock_digest=booted.lock_digest,
+            measurement=eventlog.measurement(booted.registers),
+        )
+        earlier = _take_up(request, drawn, holding)
         # 4. The intent, before anything runs.
         enrolled = enrol(request.lab, request.attester, booted, loaded.job)
         receipt = enrolled.receipt
         LOG.info("registered", attempt=receipt.intent.attempt, log_index=receipt.log_index)
-        folder = request.out.with_name(request.out.name + ".incomplete")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700, parents=True)  # what it holds has prompts and completions in it
+        if request.resume:
+            resume.clear(folder)
+        else:
+            resume.make(folder)
+            holding.enter_context(resume.held(folder))
         with (
             redact.kept(folder),
             workers.start(
                 loaded.job, suites, booted, progress=progress, reserve=reserve, require_seal=request.require_seal
             ) as crew,
-            TranscriptWriter(folder / "transcript.jsonl") as writer,
+            TranscriptWriter(folder / resume.NEW, _marks(request, drawn, receipt.intent.attempt, earlier)) as writer,
         ):
             # 5. The plan, which the eval worker makes of the data sets behind its seal.
             plan = crew.plan
-            writer.open({"job": job_digest(loaded.job), "plan": [entry.model_dump(mode="json") for entry in plan]})
+            opening: JSON = {"job": drawn.job_digest, "plan": [entry.model_dump(mode="json") for entry in plan]}
+            resume.begin(writer, folder, opening, earlier)
             # 6. The samples.
             ended_by, results_bytes, failure = _samples(request, loaded, crew, writer, plan, progress)
             ended = datetime.now(UTC)
             writer.close({"ended_by": ended_by})
         if failure is not None and results_bytes is None:
-            LOG.warning("incomplete", ended_by=ended_by, transcript=str(folder / "transcript.jsonl"))
+            advice = f"go on with --resume {folder}" if request.resume_key else ""
+            LOG.warning("incomplete", ended_by=ended_by, transcript=str(folder / resume.TRANSCRIPT), advice=advice)
             redact.keep(failure, folder)
             raise failure
         assert results_bytes is not None
@@ -152,10 +186,11 @@ def _run(
                 plan=plan,
                 determinism=crew.tests.reports(),
                 results=results,
-                transcript=folder / "transcript.jsonl",
+                transcript=folder / resume.TRANSCRIPT,
                 writer=writer,
                 ended=ended,
                 ended_by=ended_by,
+                resumed=earlier.attempts,
                 wall=request.wall,
                 container=request.container,
                 inspect_log=request.inspect_log,
@@ -165,6 +200,33 @@ def _run(
         )
     shutil.rmtree(folder)
     return Outcome(request.out, results, ended_by)
+
+
+def _check_memory(request: Request, loaded: LoadedJob, lock_bytes: bytes, root: Path) -> None:
+    """Refuse a run that this host has not the memory for, before it takes any."""
+    resolve, wanted = lock.resolver(root, request.engine), {model.id for model in loaded.job.models}
+    pinned = [each for each in lockfile.read(lock_bytes).artifacts if each.kind == "model" and each.name in wanted]
+    files = {each.name: footprint.read(resolve(each), each.size_bytes) for each in pinned}
+    known = {name: file for name, file in files.items() if file is not None}
+    if known.keys() == wanted:  # else the boot says what is wrong
+        footprint.check(loaded.job, footprint.of(loaded.job, known), footprint.available())
+
+
+def _take_up(request: Request, drawn: Drawn, holding: ExitStack) -> Earlier:
+    """What there is to go on with; from here on nobody else writes to its folder."""
+    if not request.resume or request.resume_key is None:
+        return Earlier()
+    holding.enter_context(resume.held(request.incomplete))
+    earlier = resume.take_up(request.incomplete, request.resume_key(drawn.job_digest), drawn)
+    LOG.info("resumed", samples=len(earlier.records), attempts=[each.attempt for each in earlier.attempts])
+    return earlier
+
+
+def _marks(request: Request, drawn: Drawn, attempt: int, earlier: Earlier) -> Marks | None:
+    """What vouches for the samples, so that another run may go on with them."""
+    if request.resume_key is None or request.attester is not None:
+        return None
+    return Marks(request.incomplete, request.resume_key(drawn.job_digest), drawn, attempt, earlier.attempts)
 
 
 def _lock(
@@ -217,19 +279,24 @@ def _samples(
 ) -> tuple[EndedBy, bytes | None, BaseException | None]:
     """How the run ended, the results if there are any, and what ended it early."""
     limits, total = loaded.job.limits, sum(entry.samples for entry in plan)
-    progress("samples", 0, total)
+    progress("samples", len(writer.samples), total)
     try:
-        crew.begin()
-        results = relay(
-            crew.evals,
-            crew.models,
-            writer,
-            sample_timeout_s=limits.sample_timeout_s,
-            end=time.monotonic() + limits.wall_time_s,
-            on_sample=lambda: progress("samples", len(writer.samples), total),
-            on_tested=crew.tests.take,
-            programs=crew.programs,
-        )
+        crew.begin(writer.samples)
+        results, due, end = None, 0, time.monotonic() + limits.wall_time_s
+        for stage in crew.stages:
+            crew.enter(stage)
+            due += sum(plan[place].samples for place in stage.entries)
+            results = relay(
+                crew.evals,
+                crew.models,
+                writer,
+                sample_timeout_s=limits.sample_timeout_s,
+                end=end,
+                on_sample=lambda: progress("samples", len(writer.samples), total),
+                on_tested=crew.tests.take,
+                programs=crew.programs,
+                until=None if stage is crew.stages[-1] else due,
+            )
         crew.finish_tests()
     except (MalformedInput, VerificationError) as error:
         # A self-test that is not whole, or not what the job promises: whatever was asked for, this is not signed.

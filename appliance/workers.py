@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 from pydantic import RootModel
 
-from appliance import lock, redact, selftests
+from appliance import lock, redact, schedule, selftests
 from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord
 from appliance.evals.scorers.program import Program
@@ -30,6 +30,7 @@ from appliance.memfd import Progress
 from appliance.programs.pool import Programs
 from appliance.redact import Discretion
 from appliance.relay import Station
+from appliance.schedule import Stage
 from appliance.seal.plan import Kind as SealKind
 from appliance.seal.plan import plan_for
 from appliance.seal.requirement import Requirement, require
@@ -38,7 +39,7 @@ from appliance.selftests import SelfTests
 from attest import canonical, seal
 from attest.canonical import Model
 from attest.digest import Digest
-from attest.errors import VerificationError
+from attest.errors import MalformedInput, VerificationError
 from attest.job import Job
 from attest.results import PlannedSuite
 from attest.seal import WorkerSeal
@@ -85,31 +86,83 @@ class Crew:
 
     evals: Station
     """The eval worker."""
-    models: list[Station]
-    """The model workers, in the job's order."""
-    seals: tuple[WorkerSeal, ...]
-    """What they report of their seals; the eval worker first."""
+    models: list[Station | None]
+    """The model workers, in the job's order; None for one that is not loaded."""
+    reports: dict[str, WorkerSeal]
+    """What the workers started so far report of their seals, by worker."""
     plan: tuple[PlannedSuite, ...]
     """Suites, models and sample counts, in the order of the run."""
+    stages: list[Stage]
+    """Which models are loaded together."""
+    job: Job
+    """The job."""
+    hire: Callable[[str], tuple[Station, WorkerSeal]]
+    """Starts the worker of a model, by its name; it loads the model then."""
     tests: SelfTests
     """What the model workers' self-tests found, so far."""
     programs: Programs | None = None
     """Runs programs that a model wrote, where a suite scores them."""
 
-    def begin(self) -> None:
-        """Tell the eval worker to go: from here on the model workers are given prompts."""
-        for model in self.models:
-            model.discretion.begin()
+    @property
+    def seals(self) -> tuple[WorkerSeal, ...]:
+        """What the workers report of their seals: the eval worker, the models in the job's order, programs."""
+        names = ("eval", *(f"model.{model.id}" for model in self.job.models), "program")
+        return tuple(self.reports[name] for name in names if name in self.reports)
+
+    def begin(self, records: Sequence[bytes] = ()) -> None:
+        """Hand the eval worker the sample records, in order, of the run that this one goes on with.
+
+        Raises `WorkerFailure`.
+        """
+        for record in records:
+            self.evals.send(Kind.RECORD, record)
+
+    def enter(self, stage: Stage) -> None:
+        """Have the models of `stage` loaded, and no others, and tell the eval worker to go on.
+
+        Raises `WorkerFailure`, and what `start` and `SelfTests.take` raise.
+        """
+        for number, model in enumerate(self.job.models):
+            if model.id not in stage.models:
+                self._release(number)
+        self._load([number for number, model in enumerate(self.job.models) if model.id in stage.models])
+        for station in filter(None, self.models):
+            station.discretion.begin()  # it is given prompts from here on
         self.evals.send(Kind.CONFIG, b"{}")
 
-    def finish_tests(self) -> None:
-        """Stop the models that have not reported a self-test, as those that were asked nothing, and take their reports.
+    def _load(self, numbers: Sequence[int]) -> None:
+        """Start the workers of these models, where they do not run, and wait until they are ready."""
+        new = [number for number in numbers if self.models[number] is None]
+        started = []
+        for number in new:
+            station, report = self.hire(self.job.models[number].id)
+            self.reports[station.name] = report
+            self.models[number] = station
+            started.append(station)
+        for station in started:
+            station.expect(Kind.READY, READY_TIMEOUT_S)
 
-        Raises `WorkerFailure`, and what `SelfTests.take` raises.
+    def _release(self, number: int) -> None:
+        """End the worker of a model, where it runs, with its self-test's report."""
+        if (station := self.models[number]) is None:
+            return
+        self.models[number] = None
+        if self.tests.missing(number):
+            self.tests.take(number, station.last_word(Kind.TESTED, selftests.TIMEOUT_S))
+        station.worker.kill()
+        LOG.info("released", worker=station.name)
+
+    def finish_tests(self) -> None:
+        """End all models, and take the reports of those that had none yet, as those that were asked nothing.
+
+        One that was never loaded is loaded for it, alone. Raises `WorkerFailure`, and what `SelfTests.take` raises.
         """
-        for number, model in enumerate(self.models):
+        for number in range(len(self.models)):
+            self._release(number)
+        for number in range(len(self.models)):
             if self.tests.missing(number):
-                self.tests.take(number, model.last_word(Kind.TESTED, selftests.TIMEOUT_S))
+                self._load([number])
+                self._release(number)
 
 
 @contextmanager
@@ -117,7 +170,7 @@ def stand_by(job: Job) -> Iterator[Reserve]:
     """Processes for the workers of `job`, importing their code; those that `start` does not take are killed."""
     with Reserve() as reserve:
         reserve.add(MODULES["eval"], "eval", partial(_log, "eval", Discretion()))
-        for _ in job.models[:MOST_AHEAD]:
+        for _ in job.models[: 1 if job.schedule == "sequential" else MOST_AHEAD]:
             reserve.add(MODULES["model"], "model", partial(_log, "model", Discretion()))
         yield reserve
 
@@ -140,26 +193,42 @@ def start(
     """
     with ExitStack() as stack:
         started = _Start(stack, reserve or stack.enter_context(stand_by(job)), booted, require_seal)
-        progress("seal", 0, 1 + len(job.models))
+        at_once = () if job.schedule == "sequential" else tuple(model.id for model in job.models)
+
+        def hire(model: str) -> tuple[Station, WorkerSeal]:
+            return started.one(f"model.{model}", *_model_config(job, model, booted))
+
+        progress("seal", 0, 1 + len(at_once))
         evals, eval_seal = started.one("eval", *_eval_config(job, suites, booted))
-        seals, models = [eval_seal], []
-        for model in job.models:
-            progress("seal", len(seals), 1 + len(job.models))
-            station, report = started.one(f"model.{model.id}", *_model_config(job, model.id, booted))
-            seals.append(report)
-            models.append(station)
+        reports: dict[str, WorkerSeal] = {"eval": eval_seal}
+        models: list[Station | None] = [None] * len(job.models)
+        for number, name in enumerate(at_once):
+            progress("seal", len(reports), 1 + len(at_once))
+            models[number], reports[f"model.{name}"] = hire(name)
         programs = None
         if any(isinstance(spec, Program) for item in suites for spec in item.suite.scorers):
-            programs, report = started.programs()
-            seals.append(report)
-        progress("seal", len(seals), len(seals))
-        for station in models:
+            programs, reports["program"] = started.programs()
+        progress("seal", len(reports), len(reports))
+        for station in filter(None, models):
             station.expect(Kind.READY, READY_TIMEOUT_S)
         data = evals.expect(Kind.READY, READY_TIMEOUT_S)
         with redact.unquoted(evals.discretion):
             plan = canonical.parse(Ready, data, "plan of worker eval").root
         tests = SelfTests(job, lambda done, total: progress("self-test", done, total))
-        yield Crew(evals, models, tuple(seals), plan, tests, programs)
+        stages = schedule.stages(job, _needs(job, suites, plan))
+        yield Crew(evals, models, reports, plan, stages, job, hire, tests, programs)
+
+
+def _needs(job: Job, suites: Sequence[LoadedSuite], plan: Sequence[PlannedSuite]) -> list[frozenset[str]]:
+    """The models that each entry of the plan needs, in whatever role."""
+    entries = {item.suite.name: entry for item, entry in zip(suites, job.suites, strict=True)}
+    found = []
+    for planned in plan:
+        if planned.suite not in entries:
+            raise MalformedInput("plan of worker eval", f"expected suites of the job, found {planned.suite!r}")
+        entry = entries[planned.suite]
+        found.append(frozenset(name for name in (planned.model, entry.attacker, entry.judge) if name is not None))
+    return found
 
 
 @contextmanager

@@ -105,6 +105,10 @@ def not_proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
         lines.append("that the lab shows everybody the same log: have a witness cosign it, and give --witnessed")
     if not manifest.complete:
         lines.append(f"anything about the samples that are missing: the run ended early ({manifest.ended_by})")
+    if manifest.resumed:
+        drawn = ", ".join(f"attempt {each.attempt}: {each.samples}" for each in manifest.resumed)
+        whole = f"{sum(each.samples for each in manifest.resumed)} of {manifest.transcript.samples} samples"
+        lines.append(f"which attempt drew what: that earlier ones drew the first {whole} ({drawn}) is the lab's word")
     if manifest.job.attempt > 1:
         lines.append(f"why there were {manifest.job.attempt - 1} earlier attempts at this job: ask the lab for them")
     if varying := [report.model for report in manifest.determinism if report.differing]:

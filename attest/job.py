@@ -154,6 +154,9 @@ class Job(Model):
     """Sampling of every suite that does not say otherwise."""
     limits: Limits = Limits()
     """Bounds of the run."""
+    schedule: Literal["concurrent", "sequential"] | None = None
+    """`concurrent`, and when absent: all models are loaded at once. `sequential`: each is loaded when its first suite
+    begins, and gone after its last one; a judge or attacker is loaded beside the models that need it."""
     numerics: Numerics = Numerics()
     """Engine profile and threads."""
     claims: tuple[Claim, ...] = Field(default=(), max_length=1024)

@@ -111,6 +111,15 @@ class TranscriptSection(Model):
     """Digest of the transcript's last line, the end of its hash chain."""
 
 
+class EarlierAttempt(Model):
+    """An attempt at the same job that was cut off, and whose finished samples were taken up."""
+
+    attempt: int = Field(ge=1)
+    """Its number."""
+    samples: int = Field(ge=1)
+    """How many samples it drew, after those of the attempts before it."""
+
+
 class Counts(Model):
     """Samples over all suites and models."""
 
@@ -178,6 +187,9 @@ class ExecutionManifest(Model):
     """Digest of `results.json`."""
     transcript: TranscriptSection
     """The transcript's root and chain."""
+    resumed: tuple[EarlierAttempt, ...] | None = Field(default=None, min_length=1)
+    """By the lab's word: the attempts that drew the first samples, in order; `job.attempt` drew the others. Absent when
+    it drew all of them, as it does where hardware speaks for the run."""
     files: tuple[FileEntry, ...]
     """Every file of the bundle but `bundle.sigstore.json` and `evidence/end.json`, sorted by name."""
 
@@ -187,4 +199,16 @@ class ExecutionManifest(Model):
             raise ValueError("wall 'container' and the section 'container' go together")
         if self.wall == "vm" and not self.evidence:
             raise ValueError("behind wall 'vm' there is evidence of a TPM")
+        return self
+
+    @model_validator(mode="after")
+    def _earlier_attempts_fit(self) -> ExecutionManifest:
+        earlier = self.resumed or ()
+        numbers = [*(each.attempt for each in earlier), self.job.attempt]
+        if numbers != sorted(set(numbers)):
+            raise ValueError(f"attempts that took each other up have rising numbers, found {numbers}")
+        if sum(each.samples for each in earlier) > self.transcript.samples:
+            raise ValueError("earlier attempts drew more samples than the transcript has")
+        if earlier and self.evidence:
+            raise ValueError("a run that hardware speaks for draws all of its samples itself")
         return self

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from appliance import job as jobs
+from appliance import resume as resuming
 from appliance import run as running
 from appliance.attester.protocol import Attester
 from appliance.commands import engine as engines
@@ -35,13 +36,15 @@ from appliance.notary.protocol import Notary
 from appliance.progress import Reporter
 from appliance.seal.requirement import Requirement
 from attest import console, lockfile
-from attest.errors import EnvironmentProblem
+from attest.errors import EnvironmentProblem, Unsupported
 from attest.files import read_file
+from attest.manifest import Wall
 
 if TYPE_CHECKING:
     from appliance.notary.appraisal import Judge
 
 DEFAULT_LAB = Path("lab")
+SUFFIX = ".incomplete"
 
 WallOption = Annotated[
     Literal["process", "container", "vm"],
@@ -76,6 +79,10 @@ class Asked:
     """Sign what there is when the run ends early."""
     require_seal: Requirement
     """What is asked of the workers' seals."""
+    resume: bool
+    """Go on with what `OUT.incomplete` holds."""
+    rows: jobs.Rows
+    """Which rows of the job's suites."""
     appraise: Path | None
     """The policy that has to accept the run before it is registered and certified."""
     capsule: Path | None
@@ -105,7 +112,7 @@ class Asked:
         from appliance.notary import appraisal
 
         lock = None if self.lock is None else read_file(self.lock, lockfile.MAX_BYTES)
-        return appraisal.in_process(lab, jobs.load(self.job).job, lock, judge)
+        return appraisal.in_process(lab, jobs.load(self.job, self.rows).job, lock, judge)
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,23 @@ def run(
         Requirement,
         typer.Option(help="full: refuse to run where a layer of a worker's seal is missing; any: say so."),
     ] = "any",
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.incomplete", help="Go on with a run of this job that was cut off, in its folder."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many rows of each suite. It makes another job, with its own digest."),
+    ] = None,
+    shuffle: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED",
+            min=0,
+            max=2**53 - 1,
+            help="Take the rows in this seed's order, before --limit: another job.",
+        ),
+    ] = None,
     wall: WallOption = "process",
     image: ImageOption = None,
     runtime: RuntimeOption = None,
@@ -178,6 +202,10 @@ def run(
 
         appliance run examples/jobs/gsm8k.yaml --lab lab --data ../data --out bundles/gsm8k
 
+        appliance run examples/jobs/gsm8k.yaml --data ../data --limit 20 --shuffle 7 --out bundles/try
+
+        appliance run examples/jobs/gsm8k.yaml --data ../data --resume bundles/gsm8k.incomplete
+
         appliance run --wall container --image build/image/cpu
 
         appliance run --wall vm --image build/vm
@@ -191,11 +219,29 @@ def run(
     path = job or default_job()
     if lock is None and job is not None and job.with_suffix(".lock").exists():
         lock = job.with_suffix(".lock")
-    loaded = jobs.load(path)
+    rows = jobs.Rows(limit, shuffle)
+    if rows != jobs.ALL_ROWS and wall != "process":
+        raise Unsupported(f"--limit and --shuffle behind the wall {wall}", "expected them in the job file's suites")
+    loaded = jobs.load(path, rows)
+    if resume is not None:
+        out = _resumed_out(resume, out, wall, attester)
     out = out or running.default_out(loaded.job.name)
     asked = Asked(
-        path, lab, passphrase_file, lock, out, tuple(data or ()), sign_incomplete, require_seal, appraise, capsule
+        path,
+        lab,
+        passphrase_file,
+        lock,
+        out,
+        tuple(data or ()),
+        sign_incomplete,
+        require_seal,
+        resume is not None,
+        rows,
+        appraise,
+        capsule,
     )
+    if wall != "process":
+        resuming.refuse_to_forget(out.with_name(out.name + SUFFIX))
     match wall:
         case "process":
             outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile), hardware)
@@ -211,16 +257,32 @@ def run(
         console.OUT.print(f"bundle: {outcome.bundle} ({outcome.ended_by})")
 
 
+def _resumed_out(folder: Path, out: Path | None, wall: Wall, attester: str | None) -> Path:
+    """The bundle that comes of the run in `folder`. Raises `Unsupported` where no run is gone on with."""
+    if out is not None:
+        raise typer.BadParameter("the bundle lies beside the folder of --resume: leave it out", param_hint="--out")
+    if not folder.name.endswith(SUFFIX) or folder.name == SUFFIX:
+        raise typer.BadParameter(f"expected the folder that a run left, NAME{SUFFIX}", param_hint="--resume")
+    if wall != "process" or attester:
+        who = f"behind the wall {wall}" if wall != "process" else "that hardware speaks for"
+        raise Unsupported("--resume", f"a run {who} draws all of its samples itself: start it anew, with another --out")
+    return folder.with_name(folder.name.removesuffix(SUFFIX))
+
+
 def _in_front(asked: Asked, engine: Path, hardware: Hardware) -> running.Outcome:
+    lab = asked.open_lab()
     request = running.Request(
         job=asked.job,
-        lab=asked.notary(asked.open_lab()),
+        lab=asked.notary(lab),
         engine=engine,
         out=asked.out,
         lock=asked.lock,
         data=asked.data,
         sign_incomplete=asked.sign_incomplete,
         require_seal=asked.require_seal,
+        resume_key=lab.resume_key,
+        resume=asked.resume,
+        rows=asked.rows,
     )
     with hardware.speaking() as attester, Reporter() as progress:
         return running.run(replace(request, attester=attester), progress)

@@ -94,16 +94,17 @@ class _Floor:
         return *self.asked.pop(tag), reply
 
 
-def run(job: Job, plan: list[Planned], desk: Desk, done: int = 0) -> Iterator[SampleRecord]:
+def run(job: Job, plan: list[Planned], desk: Desk, part: range | None = None) -> Iterator[SampleRecord]:
     """The records, in the order of the plan and of the rows, whatever the order in which the replies come.
 
-    `done`: how many samples, from the first on, have their records already.
+    `part`: which samples, by their number in the plan; all by default.
     """
     tasks = [(planned, task) for planned in plan for task in planned.tasks]
+    part = range(len(tasks)) if part is None else part
     window = AHEAD * job.numerics.sequences
     finished: dict[int, SampleRecord] = {}
     templates = {planned.suite.name: Templates(planned.suite.name) for planned in plan}
-    floor, begun = _Floor(job, desk), done
+    floor, begun = _Floor(job, desk), part.start
 
     def settle(under_way: _UnderWay, asks: Routed) -> None:
         if under_way.sample.record is not None:
@@ -111,10 +112,10 @@ def run(job: Job, plan: list[Planned], desk: Desk, done: int = 0) -> Iterator[Sa
         else:
             floor.put(under_way, asks)
 
-    for number in range(done, len(tasks)):
+    for number in part:
         while number not in finished:
             # Begin samples, in order, as far as the models and the window have room.
-            while begun < min(len(tasks), number + window) and floor.has_room(tasks[begun][0].route):
+            while begun < min(part.stop, number + window) and floor.has_room(tasks[begun][0].route):
                 planned, task = tasks[begun]
                 begins = _UnderWay(begun, Sample(job, planned, task, templates[planned.suite.name]))
                 settle(begins, begins.sample.begin())

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from appliance import schedule
 from appliance.evals import dataset, plan, prompts
 from appliance.evals.dataset import Row
 from appliance.evals.plan import Planned
@@ -40,15 +41,37 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], _prepared:
     planned = make_plan(config, fds)
     entries = [each.entry() for each in planned]
     link.send_json(Kind.READY, [entry.model_dump(mode="json") for entry in entries])
-    link.receive()  # the controller's word to begin
+    records = finished(link, planned)
 
-    records = []
     with contextlib.suppress(Stopped):
-        for record in run(job, planned, LinkDesk(link)):
-            kept, line = fitting(record)
-            link.send(Kind.SAMPLE, line)
-            records.append(kept.model_copy(update=BULKY))
+        stages = schedule.stages(job, [frozenset(name for _, name in each.models.values()) for each in planned])
+        end = 0
+        for number, stage in enumerate(stages):
+            if number and link.receive().kind == Kind.STOP:  # else the word that this stage's models are loaded
+                raise Stopped
+            end += sum(entries[place].samples for place in stage.entries)
+            for record in run(job, planned, LinkDesk(link), range(len(records), end)):
+                kept, line = fitting(record)
+                link.send(Kind.SAMPLE, line)
+                records.append(kept.model_copy(update=BULKY))
     link.send(Kind.RESULTS, canonical.dump_model(tabulate(job, entries, records)))
+
+
+def finished(link: Link, planned: list[Planned]) -> list[SampleRecord]:
+    """The records that an earlier run left, up to the controller's word to begin. Raises `MalformedInput`.
+
+    The lab vouches for their bytes; that they are the plan's first samples, in its order, is seen here.
+    """
+    records: list[SampleRecord] = []
+    tasks = ((each, task) for each in planned for task in each.tasks)
+    while (frame := link.receive()).kind == Kind.RECORD:
+        record = canonical.parse(SampleRecord, frame.payload, "earlier sample")
+        each, task = next(tasks, (None, None))
+        wanted = each and task and (each.model, each.suite.name, task.index, task.id, task.epoch)
+        if wanted != (record.model, record.suite, record.index, record.id, record.epoch):
+            raise MalformedInput("earlier sample", f"expected the plan's sample number {len(records)}, found another")
+        records.append(record.model_copy(update=BULKY))
+    return records
 
 
 def fitting(record: SampleRecord) -> tuple[SampleRecord, bytes]:

@@ -46,6 +46,7 @@ from attest.profile import check_certificate, identity_uri, is_lab_name, issuer_
 DEFAULT_NAME = "lab.example"
 CERTIFICATE_MINUTES = 10
 SALT_LABEL = b"vitrine/salt-key/v1"
+RESUME_LABEL = b"vitrine/resume-key/v1"
 MAX_BYTES = 1 << 20
 
 
@@ -154,6 +155,10 @@ class Lab:
     def salt_key(self, job_digest: str) -> bytes:
         """The 32 bytes that blind a job's samples: the same for every run of the job in this lab, secret outside."""
         return derive(self._salt, SALT_LABEL + raw(job_digest))
+
+    def resume_key(self, job_digest: str) -> bytes:
+        """The 32 bytes by which this lab knows the samples of a job that was cut off; they never leave it."""
+        return derive(self._salt, RESUME_LABEL + raw(job_digest))
 
     def attempts(self, job_digest: str) -> int:
         """How many runs of the job were registered so far."""

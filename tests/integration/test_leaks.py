@@ -62,7 +62,7 @@ def test_a_run_that_is_interrupted_leaves_them_in_its_transcript_alone(
     arguments = ["run", job(tmp_path, rows=200), *guarded.arguments(engine), "--out", "bundle"]
     channels = watch([*RUN, "--verbose", *arguments], tmp_path, before=interruptible, while_running=interrupt)
     assert channels.status == 130, channels.text("stderr")
-    assert [path.name for path in left.iterdir()] == ["transcript.jsonl"]
+    assert sorted(path.name for path in left.iterdir()) == ["resume.json", "transcript.jsonl"]
     assert left.stat().st_mode & 0o077 == 0, "expected the folder to be its owner's alone"
     found = hits(outputs(channels), {**PROMPTS, **guarded.secrets})
     assert found == {(canary, "left bundle.incomplete/transcript.jsonl") for canary in PROMPTS}

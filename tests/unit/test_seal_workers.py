@@ -113,8 +113,11 @@ class Taken(Reserve):
 def start(policy: str = "", **fields: Any) -> workers.Crew:
     with ExitStack() as stack:
         measured = booted(policy or plan().seccomp.policy_digest)
-        job: Any = SimpleNamespace(models=(), numerics=SimpleNamespace(contract="exact"))
-        return stack.enter_context(workers.start(job, (), measured, progress=lambda *_args: None, **fields))
+        entry = SimpleNamespace(attacker=None, judge=None)
+        suite: Any = SimpleNamespace(suite=SimpleNamespace(name="s", scorers=(), files=()))
+        numerics = SimpleNamespace(contract="exact")
+        job: Any = SimpleNamespace(models=(), suites=(entry,), schedule=None, numerics=numerics)
+        return stack.enter_context(workers.start(job, (suite,), measured, progress=lambda *_args: None, **fields))
 
 
 def test_a_worker_that_reports_its_seal_is_told_to_go_on(says: dict[Kind, Any]) -> None:
