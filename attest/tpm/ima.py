@@ -113,7 +113,8 @@ def _digest(what: str, text: bytes, template: str) -> tuple[Hash, bytes]:
     name, _, digits = (b"sha1", b"", text) if template == "ima" else text.rpartition(b":")
     hash_ = HASHES.get(name)
     if hash_ is None:
-        raise Unsupported(what, f"expected a digest of SHA-1 or SHA-2, found {name[:40]!r}")
+        shown = name[:40].decode(errors="backslashreplace")
+        raise Unsupported(what, f"expected a digest of SHA-1 or SHA-2, found {shown!r}")
     digest = _hex(what, digits)
     if len(digest) != SIZES[hash_]:
         raise MalformedInput(what, f"expected {SIZES[hash_]} bytes of {hash_}, found {len(digest)}")

@@ -112,7 +112,7 @@ def test_a_container_whose_controller_ends_leaves_them_to_its_owner_alone(
             process.send_signal(end)
             sent.append(process.pid)
 
-    arguments = ["run", job(tmp_path, rows=200), *guarded.arguments(engine), *behind]
+    arguments = ["run", job(tmp_path, rows=1000), *guarded.arguments(engine), *behind]
     channels = watch([*RUN, "--verbose", *arguments], tmp_path, while_running=stop)
     assert channels.status == (130 if end == signal.SIGINT else -signal.SIGKILL), channels.text("stderr")
     found = hits(outputs(channels), {**PROMPTS, **guarded.secrets})
