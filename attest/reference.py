@@ -50,8 +50,8 @@ class ImageFile(Model):
     """Its size."""
 
 
-class Launch(Model):
-    """What the processor measures of a confidential VM before its first instruction: where one boots the image."""
+class SnpLaunch(Model):
+    """What an AMD processor measures of a confidential VM before its first instruction, where one boots the image."""
 
     platform: Literal["sev-snp"]
     """Whose processor."""
@@ -65,6 +65,23 @@ class Launch(Model):
     """How many there are."""
     guest_features: Annotated[int, Field(ge=0, lt=2**64)]
     """SEV_FEATURES of each of them."""
+
+
+class TdxLaunch(Model):
+    """What the TDX module measures of a trust domain before its first instruction: the firmware, not the image."""
+
+    platform: Literal["tdx"]
+    """Whose processor."""
+    measurement: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{96}$")]
+    """SHA-384, hex: MRTD of a quote (Intel TDX Module ABI specification, TDREPORT_STRUCT)."""
+    firmware: Digest
+    """SHA-256 of the firmware; it measures the boot file into RTMRs."""
+    order: Literal["page", "section"]
+    """Whether the host's kernel measures a page when it adds it, or a section when all of its pages are added."""
+
+
+Launch = Annotated[SnpLaunch | TdxLaunch, Field(discriminator="platform")]
+"""A launch measurement of a confidential VM."""
 
 
 class ReferenceValues(Model):
@@ -90,8 +107,8 @@ class ReferenceValues(Model):
     """The measurements, in order within each register."""
     registers: dict[Register, Hex32]
     """The values that the events give, and 64 zeros for registers that have to stay as they are."""
-    launch: Launch | None = None
-    """The launch measurement of a confidential VM; None where it was not asked for."""
+    launches: Annotated[tuple[Launch, ...], Field(max_length=16)] = ()
+    """The launch measurements of confidential VMs that were asked for."""
 
     @model_validator(mode="after")
     def _registers_follow(self) -> Self:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from appliance.image import authenticode, machine, measure, oci, provenance, secure_boot, snp, vm
+from appliance.image import authenticode, machine, measure, oci, provenance, secure_boot, snp, tdx, vm
 from appliance.image import build as builds
 from appliance.image import inspect as inspections
 from appliance.image import lock as locks
@@ -20,7 +20,7 @@ from appliance.notary import lab as labs
 from attest import console
 from attest.digest import digest_file, digest_of
 from attest.errors import EnvironmentProblem
-from attest.reference import ReferenceValues
+from attest.reference import Launch, ReferenceValues, SnpLaunch, TdxLaunch
 
 app = typer.Typer(help="Lock, build and explain the image that jobs run in.", no_args_is_help=True)
 LARGEST = 25
@@ -172,6 +172,13 @@ def measure_command(
     guest_features: Annotated[
         int, typer.Option(min=1, help="SEV_FEATURES that the host's kernel gives them; 33 with swapped debug state.")
     ] = snp.GUEST_FEATURES,
+    tdx_firmware: Annotated[
+        Path | None, typer.Option(help="Firmware for Intel TDX: compute the launch measurement (MRTD) with it as well.")
+    ] = None,
+    tdx_order: Annotated[
+        tdx.Order,
+        typer.Option(help="Under TDX, what the host's kernel measures at once: Linux 6.16 and later, each page."),
+    ] = "page",
     out: Annotated[Path | None, typer.Option(help="Write the values to this file, such as below policy/reference.")] = (
         None
     ),
@@ -179,18 +186,25 @@ def measure_command(
 ) -> None:
     """Compute what a TPM holds after booting an image, from its files and without a boot: reference values.
 
-    Example:
+    Examples:
 
         appliance image measure build/vm
+
+        appliance image measure build/vm --snp-firmware OVMF.amdsev.fd --tdx-firmware OVMF.fd --json
     """
     keys = secure_boot.read(enrolled) if enrolled else None
     values = measure.measure(folder, measure.load(folder / measure.REFERENCE).image, keys)
+    launches: list[Launch] = []
     if snp_firmware is not None:
         boot_file = folder / measure.BOOT_FILE
-        measured = snp.launch(
-            boot_file, snp_firmware, processor=processor, processors=processors, guest_features=guest_features
+        launches.append(
+            snp.launch(
+                boot_file, snp_firmware, processor=processor, processors=processors, guest_features=guest_features
+            )
         )
-        values = values.model_copy(update={"launch": measured})
+    if tdx_firmware is not None:
+        launches.append(tdx.launch(tdx_firmware, order=tdx_order))
+    values = values.model_copy(update={"launches": tuple(launches)})
     if out is not None:
         _replace(out, measure.dump(values))
     if as_json:
@@ -266,9 +280,13 @@ def _show(values: ReferenceValues) -> None:
         console.OUT.print(f"  {event.register_:2d}  {event.digest}  {event.what}")
     for register, value in sorted(values.registers.items(), key=lambda item: int(item[0])):
         console.OUT.print(f"register {register:>2}  {value}")
-    if values.launch is not None:
-        launch = values.launch
-        console.OUT.print(f"{launch.platform}, {launch.processors} x {launch.processor}: {launch.measurement}")
+    for launch in values.launches:
+        match launch:
+            case SnpLaunch():
+                on = f"{launch.processors} x {launch.processor}"
+            case TdxLaunch():
+                on = f"measured by the {launch.order}; of the firmware alone"
+        console.OUT.print(f"{launch.platform}, {on}: {launch.measurement}")
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -12,37 +12,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from appliance.image import firmware as firmwares
 from attest.canonical import validate
 from attest.digest import digest_file
-from attest.errors import EnvironmentProblem, MalformedInput, Unsupported
-from attest.reference import Launch
+from attest.errors import MalformedInput, Unsupported
+from attest.reference import SnpLaunch
 
 GUEST_FEATURES = 0x1
 """SEV_FEATURES of a guest's processors: SNP, and nothing else. Some kernels give 0x21: swapped debug state too."""
-MAX_FIRMWARE_BYTES = 16 << 20
 MAX_MEASURED_BYTES = 64 << 20
 """Of pages beside the firmware: a few hundred are usual."""
-PAGE_BYTES = 4096
 WHAT = "SEV-SNP firmware"
 
 
 def launch(
     boot_file: Path, firmware: Path, *, processor: str, processors: int, guest_features: int = GUEST_FEATURES
-) -> Launch:
+) -> SnpLaunch:
     """The measurement of booting `boot_file` by `firmware` on so many `processors` of QEMU's type `processor`.
 
     Raises `Unsupported` for firmware that does not measure the boot file and for an unknown processor,
     `MalformedInput` for firmware that is none, `EnvironmentProblem` without the library.
     """
-    try:
-        from sevsnpmeasure import guest, ovmf, vcpu_types
-    except ImportError:
-        raise EnvironmentProblem("the launch measurement needs a library: pip install 'vitrine[snp]'") from None
+    found = firmwares.read(firmware)
+    from sevsnpmeasure import guest, ovmf, vcpu_types
+
     if processor not in vcpu_types.CPU_SIGS:
         raise Unsupported("processor", f"expected one of {', '.join(vcpu_types.CPU_SIGS)}, found {processor}")
-    _check_size(firmware)
     try:
-        found = ovmf.OVMF(str(firmware))
         hashes = ovmf.SectionType.SNP_KERNEL_HASHES
         measures = found.is_sev_hashes_table_supported() and found.has_metadata_section(hashes)
         measured_bytes = sum(section.size for section in found.metadata_items())
@@ -67,13 +63,4 @@ def launch(
         "processors": processors,
         "guest_features": guest_features,
     }
-    return validate(Launch, fields, "launch measurement")
-
-
-def _check_size(firmware: Path) -> None:
-    try:
-        size = firmware.stat().st_size
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot read the firmware {firmware}: {error.strerror}") from None
-    if not PAGE_BYTES <= size <= MAX_FIRMWARE_BYTES or size % PAGE_BYTES:
-        raise MalformedInput(WHAT, f"expected whole pages, at most {MAX_FIRMWARE_BYTES} bytes, found {size}")
+    return validate(SnpLaunch, fields, "launch measurement")

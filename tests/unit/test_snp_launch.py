@@ -6,7 +6,7 @@ import pytest
 
 from appliance.image import snp
 from attest.errors import EnvironmentProblem, MalformedInput, Unsupported
-from attest.reference import Launch
+from attest.reference import SnpLaunch
 
 VECTORS = {
     0x01: "5061fffb019493a903613d56d54b94912a1a2f9e4502385f5c194616753720a92441310ba6c4933de877c36e23046ad5",
@@ -29,7 +29,7 @@ def boot_file(folder: Path, content: bytes = b"") -> Path:
     return path
 
 
-def launch(path: Path, firmware: Path, processors: int = 4, features: int = 1) -> Launch:
+def launch(path: Path, firmware: Path, processors: int = 4, features: int = 1) -> SnpLaunch:
     """What is predicted."""
     return snp.launch(path, firmware, processor="EPYC-v4", processors=processors, guest_features=features)
 
