@@ -41,6 +41,7 @@ from attest import (
     hardware,
     job,
     lockfile,
+    recompute,
     seal,
     statement,
     transcript,
@@ -53,8 +54,7 @@ from attest.job import Job
 from attest.lockfile import Lockfile
 from attest.manifest import ExecutionManifest
 from attest.reference import ReferenceValues
-from attest.results import PlannedSuite, Results, tabulate
-from attest.sample import SampleRecord
+from attest.results import PlannedSuite, Results
 from attest.sealplan import SealPlan
 from attest.statement import Statement
 from attest.transcript import Disclosure, Transcript
@@ -178,7 +178,7 @@ def verify(
     # 11. The self-tests.
     _check_determinism(the_job, manifest)
     # 12. The results once more, from the records.
-    results = _recompute(files[RESULTS], the_job, manifest, script)
+    results = recompute.check(files[RESULTS], the_job, manifest, script)
     # 13. The evidence of hardware.
     run = Run(files, manifest, digest_of(signature.public_key_der), digest_of(signature.payload), log)
     image = hardware.check(run, references)
@@ -361,43 +361,6 @@ def _check_determinism(the_job: Job, manifest: ExecutionManifest) -> None:
         determinism.check_form(report, name)
         if the_job.numerics.contract == "exact":
             determinism.require_exact(report)
-
-
-def _recompute(data: bytes, the_job: Job, manifest: ExecutionManifest, script: Transcript) -> Results:
-    records = [
-        canonical.validate_text(SampleRecord, line.raw_record, f"sample {index}")
-        for index, line in enumerate(script.samples)
-    ]
-    _check_order(manifest.plan, records)
-    results = tabulate(the_job, manifest.plan, records)
-    _equal("results", "bytes", digest_of(canonical.dump_model(results)), digest_of(data))
-    _equal("results", "suites", results.suites, manifest.suites)
-    _equal("results", "claims", results.claims, manifest.claims)
-    _equal("results", "complete", results.complete, manifest.complete)
-    _equal("results", "complete-end", results.complete, manifest.ended_by == "done")
-    counts = {
-        "planned": sum(suite.planned for suite in results.suites),
-        "run": sum(suite.run for suite in results.suites),
-        "failed": sum(suite.failed for suite in results.suites),
-    }
-    _equal("results", "counts", counts, manifest.counts.model_dump())
-    return results
-
-
-def _check_order(plan: tuple[PlannedSuite, ...], records: list[SampleRecord]) -> None:
-    """Rows come in the order of the plan, from the first on, none twice and none left out."""
-    expected = [(entry.model, entry.suite, index) for entry in plan for index in range(entry.samples)]
-    found = [(record.model, record.suite, record.index) for record in records]
-    if found != expected[: len(found)]:
-        at = next(i for i, row in enumerate(found) if i >= len(expected) or row != expected[i])
-        raise VerificationError(
-            "results", "order", expected=expected[at] if at < len(expected) else "no more rows", found=found[at]
-        )
-    for entry, record in zip((e for e in plan for _ in range(e.samples)), records, strict=False):
-        if record.error is None and {*record.scores, *record.unscored} != set(entry.scorers):
-            raise VerificationError(
-                "results", "scorers", expected=sorted(entry.scorers), found=sorted({*record.scores, *record.unscored})
-            )
 
 
 def _equal(layer: str, code: str, expected: object, found: object) -> None:

@@ -70,8 +70,8 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
          "tests/integration/test_appraise.py"],
     ),
     "verify": (
-        ["attest/verify.py", "attest/attempt.py", "attest/hardware.py", "attest/conclusions.py", "attest/evidence.py",
-         "attest/policy.py"],
+        ["attest/verify.py", "attest/attempt.py", "attest/recompute.py", "attest/hardware.py", "attest/conclusions.py",
+         "attest/evidence.py", "attest/policy.py"],
         ["tests/integration/test_evidence.py", "tests/integration/test_run.py", "tests/unit/test_policy.py",
          "tests/unit/test_counter.py", "tests/unit/test_witness.py"],
     ),

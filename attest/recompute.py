@@ -1,0 +1,63 @@
+"""The results of a run once more, from its transcript's records and its job.
+
+Refused: records out of the plan's order, or with other scorers than the plan's; results, claims or counts that do not
+follow from them.
+"""
+
+from __future__ import annotations
+
+from attest import canonical
+from attest.digest import digest_of
+from attest.errors import VerificationError
+from attest.job import Job
+from attest.manifest import ExecutionManifest
+from attest.results import PlannedSuite, Results, tabulate
+from attest.sample import SampleRecord
+from attest.transcript import Transcript
+
+LAYER = "results"
+
+
+def check(data: bytes, job: Job, manifest: ExecutionManifest, script: Transcript) -> Results:
+    """The results in `data` (canonical JSON), to the last digit those of `script`, as `manifest` repeats them.
+
+    Raises `VerificationError` (layer `results`), `MalformedInput`.
+    """
+    records = [
+        canonical.validate_text(SampleRecord, line.raw_record, f"sample {index}")
+        for index, line in enumerate(script.samples)
+    ]
+    _check_order(manifest.plan, records)
+    results = tabulate(job, manifest.plan, records)
+    _equal("bytes", digest_of(canonical.dump_model(results)), digest_of(data))
+    _equal("suites", results.suites, manifest.suites)
+    _equal("claims", results.claims, manifest.claims)
+    _equal("complete", results.complete, manifest.complete)
+    _equal("complete-end", results.complete, manifest.ended_by == "done")
+    counts = {
+        "planned": sum(suite.planned for suite in results.suites),
+        "run": sum(suite.run for suite in results.suites),
+        "failed": sum(suite.failed for suite in results.suites),
+    }
+    _equal("counts", counts, manifest.counts.model_dump())
+    return results
+
+
+def _check_order(plan: tuple[PlannedSuite, ...], records: list[SampleRecord]) -> None:
+    """Rows come in the order of the plan, from the first on, none twice and none left out."""
+    expected = [(entry.model, entry.suite, index) for entry in plan for index in range(entry.samples)]
+    found = [(record.model, record.suite, record.index) for record in records]
+    if found != expected[: len(found)]:
+        at = next(i for i, row in enumerate(found) if i >= len(expected) or row != expected[i])
+        raise VerificationError(
+            LAYER, "order", expected=expected[at] if at < len(expected) else "no more rows", found=found[at]
+        )
+    for entry, record in zip((e for e in plan for _ in range(e.samples)), records, strict=False):
+        scorers = {*record.scores, *record.unscored}
+        if record.error is None and scorers != set(entry.scorers):
+            raise VerificationError(LAYER, "scorers", expected=sorted(entry.scorers), found=sorted(scorers))
+
+
+def _equal(code: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise VerificationError(LAYER, code, expected=expected, found=found)
