@@ -110,12 +110,13 @@ class Ratio(Model):
     of: Name
     """The fact above the line."""
     over: Name
-    """The fact below it; at least as much."""
+    """The fact below it; at least as much, or the sample does not count."""
 
     def _pairs(self, records: Sequence[SampleRecord]) -> list[tuple[int, int]]:
         facts = (record.facts.get(self.scorer, {}) for record in records)
         found = ((fact.get(self.of, ""), fact.get(self.over, "")) for fact in facts)
-        return [(int(above), int(below)) for above, below in found if above.isdecimal() and below.isdecimal()]
+        pairs = [(int(above), int(below)) for above, below in found if above.isdecimal() and below.isdecimal()]
+        return [(above, below) for above, below in pairs if above <= below]
 
     def estimate(self, records: Sequence[SampleRecord]) -> Estimate | None:
         """The ratio with its interval; `n` counts samples."""

@@ -14,7 +14,7 @@ from typing import Final
 from pydantic import Field
 
 from attest import metrics
-from attest.canonical import Model
+from attest.canonical import MAX_INTEGER, Model
 from attest.job import Name
 from attest.metrics import Estimate
 from attest.sample import SampleRecord
@@ -49,7 +49,7 @@ class AttackResult(Model):
     """Rows whose sample failed."""
     success: Estimate | None = None
     """The share of rows with a success; absent when none ran."""
-    queries: int = Field(ge=0)
+    queries: int = Field(ge=0, le=MAX_INTEGER)
     """What the model was asked, over all rows."""
     first_success_mean: str | None = None
     """Mean over the rows with a success of the number of the first query that succeeded; six places."""

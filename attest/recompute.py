@@ -1,14 +1,16 @@
 """The results of a run once more, from its transcript's records and its job.
 
-Refused: records out of the plan's order, or with other scorers than the plan's; results, claims or counts that do not
-follow from them.
+Refused: records out of the plan's order, two with one id, or with other scorers than the plan's; results, claims or
+counts that do not follow from them.
 """
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from attest import canonical
 from attest.digest import digest_of
-from attest.errors import VerificationError
+from attest.errors import MalformedInput, VerificationError
 from attest.job import Job
 from attest.manifest import ExecutionManifest
 from attest.results import PlannedSuite, Results, tabulate
@@ -28,7 +30,10 @@ def check(data: bytes, job: Job, manifest: ExecutionManifest, script: Transcript
         for index, line in enumerate(script.samples)
     ]
     _check_order(manifest.plan, records)
-    results = tabulate(job, manifest.plan, records)
+    try:
+        results = tabulate(job, manifest.plan, records)
+    except ValidationError as error:
+        raise MalformedInput("results", f"the records have none: {canonical.explain(error)}") from None
     _equal("bytes", digest_of(canonical.dump_model(results)), digest_of(data))
     _equal("suites", results.suites, manifest.suites)
     _equal("claims", results.claims, manifest.claims)
@@ -44,7 +49,7 @@ def check(data: bytes, job: Job, manifest: ExecutionManifest, script: Transcript
 
 
 def _check_order(plan: tuple[PlannedSuite, ...], records: list[SampleRecord]) -> None:
-    """Rows come in the order of the plan, from the first on, none twice and none left out."""
+    """Rows come in the order of the plan, from the first on, none twice and none left out; each has its own id."""
     expected = [(entry.model, entry.suite, index) for entry in plan for index in range(entry.samples)]
     found = [(record.model, record.suite, record.index) for record in records]
     if found != expected[: len(found)]:
@@ -52,6 +57,11 @@ def _check_order(plan: tuple[PlannedSuite, ...], records: list[SampleRecord]) ->
         raise VerificationError(
             LAYER, "order", expected=expected[at] if at < len(expected) else "no more rows", found=found[at]
         )
+    ids: set[tuple[str, str, str]] = set()
+    for record in records:
+        if (key := (record.model, record.suite, record.id)) in ids:
+            raise VerificationError(LAYER, "ids", expected="an id of its own for each sample", found=f"two of {key}")
+        ids.add(key)
     for entry, record in zip((e for e in plan for _ in range(e.samples)), records, strict=False):
         scorers = {*record.scores, *record.unscored}
         if record.error is None and scorers != set(entry.scorers):
