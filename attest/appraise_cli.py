@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attest import canonical, console, policies, policy
+from attest import canonical, console, durable, policies, policy
 from attest.canonical import JSON, Model
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, Exit, MalformedInput
@@ -52,7 +51,7 @@ def command(
 
         attest appraise report.bin --platform sev-snp --certificate vcek.der --policy lab.toml --capsule c.capsule
     """
-    from attest import appraise, capsule, reference, validity  # these load every platform
+    from attest import appraise, capsule, capsule_cli, reference  # these load every platform
     from attest.appraise import image
 
     if (ear is None) != (ear_key is None):
@@ -65,7 +64,7 @@ def command(
     if hardware is None:
         raise MalformedInput(str(policy_file), "expected a table [hardware], found none")
     collateral = capsule.read(read_file(capsule_file, capsule.MAX_BYTES)) if capsule_file else None
-    now = validity.read_time(as_of) if as_of else datetime.now(UTC).replace(microsecond=0)
+    now = capsule_cli.as_of(as_of)
     found = appraise.appraise(
         _documents(path, platform, certificate), hardware, collateral, bound=_bound(bound), now=now
     )
@@ -155,7 +154,4 @@ def _write_result(path: Path, found: Appraisal, policy_digest: str, key: Path) -
 
     value = ear.claims(found, policy_digest=policy_digest, issued=datetime.now(UTC))
     token = ear.sign(value, read_private_key(key))
-    with path.open("x", encoding="ascii") as file:
-        file.write(token + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    durable.write_file(path, f"{token}\n".encode("ascii"), exclusive=True)

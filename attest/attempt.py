@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from attest import validity
 from attest.digest import digest_of
 from attest.errors import VerificationError
 from attest.manifest import ExecutionManifest
@@ -43,7 +44,7 @@ def check(
         raise VerificationError(
             LAYER, "order", expected=f"an intent before entry {signature.log_index}", found=intent.log_index
         )
-    signed_at = signature.signed_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    signed_at = validity.write_time(signature.signed_at)
     times = [manifest.started, manifest.ended, signed_at]
     if times != sorted(times):
         raise VerificationError(LAYER, "times", expected="started <= ended <= signed", found=times)

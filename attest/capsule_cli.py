@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field
 
-from attest import canonical, capsule, console, validity
+from attest import canonical, capsule, console, durable, validity
 from attest import chain as chains
 from attest.canonical import Model
 from attest.capsule import Capsule, Item
@@ -86,10 +85,7 @@ def make_command(
         raise EnvironmentProblem(f"{out} exists already: name another file with --out")
     items = [item for one in _read_listing(listing) for item in _items(one, listing.parent)]
     data = capsule.make(items, read_private_key(key), as_of(made))
-    with out.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    durable.write_file(out, data, exclusive=True)
     console.OUT.print(f"{out}: {len(items)} items, made by {capsule.read(data).maker_digest}")
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from attest import canonical, capsule, console, policies, policy, reference, statement, validity, verify
+from attest import canonical, capsule, capsule_cli, console, policies, policy, reference, statement, validity, verify
 from attest.appraise_cli import command as appraise_command
 from attest.attacks import AttackResult
-from attest.capsule_cli import app as capsule_app
 from attest.dsse import Envelope
 from attest.errors import MalformedInput
 from attest.files import read_file
@@ -31,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.add_typer(capsule_app, name="capsule")
+app.add_typer(capsule_cli.app, name="capsule")
 app.add_typer(witness_app, name="witness")
 app.command("appraise")(appraise_command)
 app.command("ledger")(ledger_command)
@@ -92,6 +90,7 @@ def verify_command(
         attest verify bundles/demo-1 --trust trusted_root.json --rerun partner/demo-1 --rerun-trust partner_root.json
     """
     from attest import cosignature, reproduction, witnessed
+    from attest.trust import MAX_TRUST_BYTES
 
     if len(rerun_folders or ()) != len(rerun_roots or ()):
         raise typer.BadParameter("expected a --rerun-trust for each --rerun, in the same order")
@@ -102,19 +101,19 @@ def verify_command(
         raise typer.BadParameter("expected hexadecimal digits, two for each byte", param_hint="--nonce")
     verified = verify.verify(
         read_bundle(bundle),
-        read_file(trust, 1 << 20),
+        read_file(trust, MAX_TRUST_BYTES),
         policy=policy.read(policies.read(policy_file)) if policy_file else None,
         nonce=nonce,
         lock=read_file(lock, 64 << 20) if lock else None,
         capsule=capsule.read(read_file(capsule_file, capsule.MAX_BYTES)) if capsule_file else None,
-        now=validity.read_time(as_of) if as_of else datetime.now(UTC).replace(microsecond=0),
+        now=capsule_cli.as_of(as_of),
         references=[reference.read(read_file(path, reference.MAX_BYTES)) for path in reference_files or ()],
         witnessed=read_file(witnessed_file, witnessed.MAX_BYTES) if witnessed_file else None,
         witnesses=[cosignature.parse_key(read_file(path, cosignature.MAX_KEY_BYTES)) for path in witness_keys or ()],
     )
     reruns = zip(rerun_folders or (), rerun_roots or (), strict=True)
     verified = reproduction.add(
-        verified, [verify.verify(read_bundle(folder), read_file(root, 1 << 20)) for folder, root in reruns]
+        verified, [verify.verify(read_bundle(folder), read_file(root, MAX_TRUST_BYTES)) for folder, root in reruns]
     )
     if as_json:
         console.print_json(_verdict_json(verified))
@@ -174,7 +173,7 @@ def _print_verdict(verified: Verified) -> None:
     _print_comparisons(verified.results)
     _print_attacks(verified.results.attacks or ())
     out.print(f"\nidentity   {verified.identity}")
-    out.print(f"signed at  {verified.signed_at:%Y-%m-%dT%H:%M:%SZ} (log entry {verified.log_index})")
+    out.print(f"signed at  {validity.write_time(verified.signed_at)} (log entry {verified.log_index})")
     out.print(f"assurance  {' -> '.join(verified.assurance)}{_beside(verified)}")
     if verified.manifest.evidence:
         out.print(f"machine    {verified.machine or 'not compared with reference values'}")
@@ -267,7 +266,7 @@ def _verdict_json(verified: Verified) -> dict[str, Any]:
         "machine": verified.machine,
         "identity": verified.identity,
         "issuer": verified.issuer,
-        "signed_at": verified.signed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "signed_at": validity.write_time(verified.signed_at),
         "log_index": verified.log_index,
         "proven": list(verified.proven),
         "not_proven": list(verified.not_proven),

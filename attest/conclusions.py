@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from attest import validity
 from attest.manifest import ExecutionManifest
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ class Given:
     """Where the counter of runs of the machine's TPM stood."""
 
 
-TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 INSPECT: Final = "evidence/inspect.eval"
 """In a bundle, the log of Inspect that the run replayed."""
 CONFIDENTIAL: Final = ("sev-snp", "tdx", "nitro", "azure")
@@ -79,7 +79,9 @@ def proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
     if given.counter is not None:
         lines.append(f"that TPM raised its counter of runs to {given.counter.value} for it, as the lab's log says")
     for seen in given.witnesses:
-        lines.append(f"{seen.witness.name} saw intent and signature in the lab's log, not after {seen.time:{TIME}}")
+        lines.append(
+            f"{seen.witness.name} saw intent and signature in the lab's log, not after {validity.write_time(seen.time)}"
+        )
     for platform in sorted({name for appraisal in given.appraisals for name in appraisal.claims}):
         lines.append(f"evidence of {platform}, bound to this run, holds against your policy and collateral")
     return tuple(lines)

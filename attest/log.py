@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import Certificate
 from pydantic import Field, StringConstraints
 
-from attest import canonical, dsse, merkle
+from attest import canonical, dsse, merkle, validity
 from attest.bundle import MAX_PATH, Hash, LogEntry
 from attest.canonical import JSON, MAX_INTEGER, Model
 from attest.checkpoint import (
@@ -235,11 +235,7 @@ def check_receipt(receipt: LogReceipt, logs: Sequence[TrustedLog]) -> VerifiedIn
 
     # 3. The body is an intent, in canonical JSON, of a time at which the key was valid.
     intent = receipt.intent
-    try:
-        time = datetime.strptime(intent.time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        raise MalformedInput("intent", f"time: expected a date, found {intent.time}") from None
-    _within("log-key-time", time, log.valid_from, log.valid_until)
+    _within("log-key-time", validity.read_time(intent.time, "intent"), log.valid_from, log.valid_until)
     return VerifiedIntent(**dict(intent), log_index=receipt.log_index, checkpoint=checkpoint)
 
 

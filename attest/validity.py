@@ -34,12 +34,12 @@ def of(kind: Kind, data: bytes, name: str) -> Span:
     return start, end
 
 
-def read_time(text: str) -> datetime:
+def read_time(text: str, what: str = "time") -> datetime:
     """The time in `text`, RFC 3339 in UTC and whole seconds. Raises `MalformedInput` for a day that there is not."""
     try:
         return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise MalformedInput("time", f"expected a time such as 2026-01-31T12:00:00Z, found {text[:40]}") from None
+        raise MalformedInput(what, f"expected a time such as 2026-01-31T12:00:00Z, found {text[:40]}") from None
 
 
 def write_time(moment: datetime) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, StringConstraints
 
+from attest import validity
 from attest.canonical import Model
 from attest.digest import Digest
 from attest.manifest import Time
@@ -179,7 +180,7 @@ def claims(authenticated: Authenticated) -> Claims:
         launch_mitigations=_vector(report.launch_mitigations),
         current_mitigations=_vector(report.current_mitigations),
         root=authenticated.root,
-        valid_until=authenticated.valid_until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        valid_until=validity.write_time(authenticated.valid_until),
         skipped=authenticated.skipped,
     )
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509 import Certificate, CertificateRevocationList
 
 from attest import chain as chains
+from attest import validity
 from attest.errors import VerificationError
 from attest.tdx import certificates, collateral, layout, pck, tcb
 from attest.tdx.certificates import LAYER
@@ -180,8 +181,8 @@ def _document(
     document = collateral.parse(model, signed.body)
     if document.id != kind:
         raise VerificationError(LAYER, "collateral-kind", expected=f"{name} for {kind}", found=document.id)
-    end = collateral.time(document.next_update, name)
-    certificates.check_time(name, collateral.time(document.issue_date, name), end, now)
+    end = validity.read_time(document.next_update, name)
+    certificates.check_time(name, validity.read_time(document.issue_date, name), end, now)
     ends.append(end)
     return document
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from attest import validity
 from attest.canonical import Model
 from attest.digest import Digest
 from attest.errors import MalformedInput
@@ -105,7 +106,7 @@ def claims(authenticated: Authenticated, events: Iterable[Event] = ()) -> IntelC
         fmspc=authenticated.pck.fmspc.hex(),
         ppid=authenticated.pck.ppid.hex(),
         tcb=None if authenticated.standing is None else _tcb(authenticated.standing),
-        valid_until=authenticated.valid_until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        valid_until=validity.write_time(authenticated.valid_until),
         skipped=authenticated.skipped,
         **fields,
     )

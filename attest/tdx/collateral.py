@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, StringConstraints
@@ -245,11 +244,3 @@ def parse(model: type[D], body: bytes) -> D:
     if isinstance(version, int) and known != Literal[version]:
         raise Unsupported(what, f"expected {known}, found version {version}")
     return canonical.validate(model, value, what)
-
-
-def time(text: str, what: str) -> datetime:
-    """The time that `text` (of type `Time`) gives. Raises `MalformedInput` for a day that there is not."""
-    try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        raise MalformedInput(what, f"expected a time, found {text}") from None
