@@ -174,9 +174,9 @@ def _unwrapped(kind: Kind, data: bytes, name: str) -> list[bytes]:
     """The DER files in a PEM file of certificates or a revocation list; else `data` itself."""
     if not data.lstrip().startswith(PEM):
         return [data]
-    with chains.reading(f"{kind} {name}"):
-        if kind in ("root", "software-root", "rim-root", "certificate"):
-            return [found.public_bytes(Encoding.DER) for found in x509.load_pem_x509_certificates(data)]
-        if kind == "revocation-list":
+    if kind in ("root", "software-root", "rim-root", "certificate"):
+        return [found.public_bytes(Encoding.DER) for found in chains.load_pem(data, f"{kind} {name}")]
+    if kind == "revocation-list":
+        with chains.reading(f"{kind} {name}"):
             return [x509.load_pem_x509_crl(data).public_bytes(Encoding.DER)]
     return [data]

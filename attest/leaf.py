@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field
 
 from attest import canonical, chain, profile
@@ -81,11 +79,5 @@ def read(leaf: bytes) -> Intent | LoggedSignature:
     body = canonical.validate(SignatureBody, value, "log leaf")
     if canonical.dump_model(body) != leaf:
         raise MalformedInput("log leaf", "expected canonical JSON, found another spelling of it")
-    certificate = _certificate(body.spec.signatures[0].verifier)
+    certificate = chain.load_pem(body.spec.signatures[0].verifier, "log leaf")[0]
     return LoggedSignature(digest_of(profile.public_key_der(certificate)), f"sha256:{body.spec.payload_hash.value}")
-
-
-def _certificate(pem: bytes) -> x509.Certificate:
-    with chain.reading("log leaf"):
-        der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-    return chain.load(der, "log leaf")

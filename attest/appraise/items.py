@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import Field, ValidationError
 
@@ -122,5 +121,4 @@ def der(certificate: bytes) -> bytes:
     """A certificate in PEM or DER, as DER. Raises `MalformedInput`."""
     if not certificate.lstrip().startswith(b"-----BEGIN"):
         return certificate
-    with chain.reading("certificate"):
-        return x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
+    return chain.load_pem(certificate)[0].public_bytes(Encoding.DER)
