@@ -61,7 +61,7 @@ def binomial(ones: int, n: int) -> tuple[Decimal, Decimal]:
 def _drawn(values: Sequence[Decimal]) -> tuple[Decimal, Decimal]:
     ordered, n, size = sorted(values), len(values), min(len(values), MOST)
     draw = Random(SEED).random  # noqa: S311 - not for secrets
-    # Whole numbers add up fast and exactly: scores have twelve places at most.
+    # Whole numbers add up fast and exactly. Scores have twelve places at most; of a share such as 1/3 that many count.
     whole = [int(value.scaleb(12)) for value in ordered]
     sums = sorted(sum([whole[int(draw() * n)] for _ in range(size)]) for _ in range(DRAWS))
     mean = sum(ordered, Decimal(0)) / n

@@ -94,7 +94,6 @@ def verify_command(
 
     if len(rerun_folders or ()) != len(rerun_roots or ()):
         raise typer.BadParameter("expected a --rerun-trust for each --rerun, in the same order")
-
     if (witnessed_file is None) != (not witness_keys):
         raise typer.BadParameter("expected --witnessed and --witness-key together")
     if nonce is not None and (len(nonce) % 2 or not set(nonce.lower()) <= set("0123456789abcdef")):
