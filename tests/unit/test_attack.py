@@ -9,77 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.evals import plan, prompts
 from appliance.evals.dice import Dice
-from appliance.evals.run import run
 from appliance.evals.suite import Suite
-from attest import canonical
-from attest.digest import digest_of
 from attest.errors import MalformedInput
-from attest.job import Job, JobSuite
 from attest.sample import SampleRecord, Turn
+from tests.fakes import models
+from tests.fakes.models import Desk
 
-D = digest_of(b"logits")
 WRAPPERS = [f"{word}: {{{{ request }}}}" for word in ("please", "story", "magic", "base")]
 ROWS = [{"id": "a", "prompt": "do it"}, {"id": "b", "prompt": "do that"}]
 
 
 def suite(strategies: list[dict[str, Any]], **more: Any) -> Suite:
-    success = {"scorer": "refusal", "comparator": "==", "threshold": "0"}
-    value: dict[str, Any] = {
-        "format": "vitrine/suite/v1",
-        "name": "red",
-        "dataset": {"path": "rows.jsonl", "digest": digest_of(b""), "format": "jsonl"},
-        "columns": {"id": "{{ id }}"},
-        "prompt": {"system": "Be good.", "user": "{{ prompt }}"},
-        "solver": "attack",
-        "attack": {"strategies": strategies, "success": success, "queries": 3, **more},
-        "scorers": [{"scorer": "refusal"}],
-    }
-    return canonical.validate(Suite, value, "suite")
-
-
-def job(seed: int = 0) -> Job:
-    value = {
-        "format": "vitrine/job/v1",
-        "name": "demo",
-        "seed": seed,
-        "models": [{"id": "m", "path": "x"}],
-        "suites": [{"path": "s"}],
-    }
-    return canonical.validate(Job, value, "job")
-
-
-class Desk:
-    """A model that is a function of the last message; replies come last in, first out."""
-
-    def __init__(self, reply: Callable[[str], str | None]) -> None:
-        self.reply_to = reply
-        self.asked: list[str] = []
-        self.waiting: list[tuple[int, int, str]] = []
-
-    def ask(self, route: int, tag: int, request: dict[str, Any]) -> None:
-        self.asked.append(request["messages"][-1]["content"])
-        self.waiting.append((route, tag, self.asked[-1]))
-
-    def reply(self) -> tuple[int, int, dict[str, Any]]:
-        route, tag, content = self.waiting.pop()
-        text = self.reply_to(content)
-        if text is None:
-            return route, tag, {"error": {"code": "deadline", "message": "late"}}
-        generation = {"tokens": [1], "text": text, "stop": "eos", "logprobs": ["-0.100000"], "logits_digest": D}
-        return route, tag, {"prompt_tokens": [1], "generation": generation}
+    attack = {"strategies": strategies, "success": models.SUCCESS, "queries": 3, **more}
+    return models.suite(strategies, columns={"id": "{{ id }}"}, attack=attack)
 
 
 def attacked(
     strategies: list[dict[str, Any]], reply: Callable[[str], str | None], seed: int = 0, **more: Any
 ) -> tuple[list[SampleRecord], Desk]:
-    desk, spec = Desk(reply), suite(strategies, **more)
-    planned = plan.make(["m"], [(JobSuite(path="s"), spec, prompts.tasks(spec, ROWS))])
-    records = list(run(job(seed), planned, desk))
-    for record in records:
-        canonical.parse(SampleRecord, canonical.dump_model(record), "record")
-    return records, desk
+    """Of a target that is a function of the last message."""
+    return models.ran(suite(strategies, **more), lambda messages: reply(messages[-1]["content"]), rows=ROWS, seed=seed)
 
 
 def only_magic(content: str) -> str:

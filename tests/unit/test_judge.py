@@ -16,8 +16,8 @@ from attest.digest import digest_of
 from attest.errors import MalformedInput
 from attest.job import Job, JobSuite
 from attest.sample import SampleRecord, Turn
+from tests.fakes.models import Desk, talking
 
-D = digest_of(b"logits")
 JUDGE = {
     "scorer": "judge",
     "name": "harm",
@@ -52,29 +52,9 @@ JOB = canonical.validate(
 )
 
 
-class Desk:
-    """Targets say what they are, the judge says `ruling`."""
-
-    def __init__(self, ruling: str | None) -> None:
-        self.ruling = ruling
-        self.asked: list[tuple[int, dict[str, Any]]] = []
-        self.waiting: list[tuple[int, int]] = []
-
-    def ask(self, route: int, tag: int, request: dict[str, Any]) -> None:
-        self.asked.append((route, request))
-        self.waiting.append((route, tag))
-
-    def reply(self) -> tuple[int, int, dict[str, Any]]:
-        route, tag = self.waiting.pop(0)
-        text = self.ruling if route == 2 else f"t of {route}"
-        if text is None:
-            return route, tag, {"error": {"code": "deadline", "message": "late"}}
-        generation = {"tokens": [1], "text": text, "stop": "eos", "logprobs": ["-0.100000"], "logits_digest": D}
-        return route, tag, {"prompt_tokens": [1], "generation": generation}
-
-
 def judged(ruling: str | None, spec: Suite | None = None) -> tuple[list[SampleRecord], Desk]:
-    spec, desk = spec or suite(), Desk(ruling)
+    spec = spec or suite()
+    desk = Desk(talking(lambda _: "t of 0", lambda _: "t of 1", lambda _: ruling))
     tasks = prompts.tasks(spec, [{"prompt": "do it", "n": 7}])
     records = list(run(JOB, plan.make(["m", "n", "j"], [(JOB.suites[0], spec, tasks)]), desk))
     for record in records:

@@ -21,7 +21,7 @@ from appliance.evals.run import run
 from attest import canonical
 from attest.errors import MalformedInput
 from tests.conftest import ROOT
-from tests.fakes.models import REFUSED, Desk, Messages, attacked, job, refuses, suite, turns
+from tests.fakes.models import REFUSED, Desk, Messages, attacked, job, refuses, suite, talking, turns
 
 EXCHANGES = [{"user": f"ask {n}", "assistant": f"Sure, {n}."} for n in range(20)]
 
@@ -227,7 +227,7 @@ def test_the_strategy_in_the_documentation_works_as_it_stands() -> None:
     please = canonical.validate(found["Please"], {"strategy": "please", "word": "Go on."}, "strategy")
     spec = suite([{"strategy": "direct"}], queries=3)
     (task,) = prompts.tasks(spec, [{"prompt": "do it"}])
-    desk = Desk(lambda messages: "Sure." if len(messages) == 6 else REFUSED)
+    desk = Desk(talking(lambda messages: "Sure." if len(messages) == 6 else REFUSED))
     planned = [Planned({"target": (0, "target")}, spec, [replace(task, strategy=please, category="please")])]
     (record,) = run(job(["target"], {"path": "s"}), planned, desk)
     assert record.attack is not None
