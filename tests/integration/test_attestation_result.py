@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from attest.appraise import ear
 from attest.digest import digest_of
 from attest.errors import Exit, MalformedInput, Unsupported, VerificationError, VitrineError
-from tests.integration.test_appraise_vectors import TABLE, synthetic_gpus
+from tests.integration.test_appraise_vectors import TABLE
 from tests.tools.appraisals import KEY, Judge, intel
+from tests.tools.synthetic_hardware import synthetic_gpus
 
 PUBLIC = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 ENUMERATED = {

@@ -5,7 +5,6 @@ The statement is that of a real run, made anew for the run that the lab register
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -341,27 +340,6 @@ def test_an_answer_that_was_changed_on_its_way_is_refused_with_our_errors(desk: 
     answer[at] ^= data.draw(st.integers(1, 255))
     with pytest.raises(VitrineError):
         gap.check_answer(bytes(answer), first, desk.invitation)
-
-
-@given(data=st.one_of(st.binary(max_size=300), st.recursive(
-    st.none() | st.integers() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
-    max_leaves=8,
-).map(lambda value: json.dumps(value).encode())))  # fmt: skip
-def test_garbage_is_malformed(data: bytes) -> None:
-    for read in (gap.read_invitation, gap.read_request, gap.read_answer):
-        with pytest.raises(MalformedInput):
-            read(data)
-
-
-def test_files_are_bounded() -> None:
-    for read, limit in (
-        (gap.read_invitation, gap.MAX_INVITATION_BYTES),
-        (gap.read_request, gap.MAX_REQUEST_BYTES),
-        (gap.read_answer, gap.MAX_ANSWER_BYTES),
-    ):
-        with pytest.raises(MalformedInput, match="at most"):
-            read(b" " * (limit + 1))
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ wall, so that these tests take seconds. `test_vm.py` does the same behind the wa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,60 +17,15 @@ import pytest
 
 from appliance import run
 from appliance.attester.machine import MachineAttester
-from appliance.enclave import measured
-from appliance.enclave.tpm_device import Tpm
-from appliance.notary.desk import Desk, Expected
-from appliance.notary.protocol import Enrolment, Intent, Register
 from appliance.notary.tlog import TransparencyLog
-from attest import canonical, conclusions, eventlog, evidence, hardware, policy, reference, verify
+from attest import canonical, conclusions, evidence, hardware, policy, verify
 from attest.cli import read_bundle
-from attest.digest import digest_of, sha256
 from attest.errors import VerificationError, VitrineError
-from attest.evidence import Evidence
 from attest.log import LogReceipt
-from attest.reference import ReferenceValues
 from tests.conftest import Made
 from tests.tools import swtpm
+from tests.tools.quoted import Quoted
 from tests.tools.resign import resign
-
-INPUTS = sha256(b"the disk of inputs")
-
-
-@dataclass(frozen=True)
-class Quoted:
-    """A bundle with evidence, another one of the same job and TPM, and the machine that made them."""
-
-    made: Made
-    other: Path
-    tpm: Tpm
-    state: Path
-    values: ReferenceValues
-
-    def files(self, **changes: bytes) -> dict[str, bytes]:
-        """The bundle's files; `end` and `start` may be given."""
-        names = {"end": verify.END, "start": verify.START}
-        return read_bundle(self.made.bundle) | {names[name]: data for name, data in changes.items()}
-
-    def verify(self, files: dict[str, bytes], **fields: Any) -> verify.Verified:
-        """Verify the files."""
-        return verify.verify(files, self.made.trusted_root, **fields)
-
-
-@pytest.fixture(scope="module")
-def quoted(
-    tmp_path_factory: pytest.TempPathFactory, job_file: Path, execute: Callable[..., run.Outcome], made: Made
-) -> Iterator[Quoted]:
-    """Two runs in one boot of one machine."""
-    folder = tmp_path_factory.mktemp("quoted")
-    with swtpm.started(folder / "state") as tpm:
-        swtpm.measured_boot(tpm)
-        tpm.extend(reference.APPLICATION, INPUTS)
-        bundles = []
-        for name in ("bundle", "other"):
-            attester = MachineAttester(tpm, swtpm.EVENT_LOG)
-            bundles.append(execute(job_file, folder / name, attester=attester).bundle)
-        values = reference.read((swtpm.RECORDED / "reference.json").read_bytes())
-        yield Quoted(Made(bundles[0], made.trusted_root, job_file, made.lab), bundles[1], tpm, folder / "state", values)
 
 
 def test_evidence_raises_the_assurance_and_says_what_it_does_not_prove(quoted: Quoted) -> None:
@@ -258,168 +213,3 @@ def test_a_lab_that_signs_other_evidence_is_caught(quoted: Quoted) -> None:
         quoted.verify(files)
     del files[verify.START], files[verify.END]
     assert quoted.verify(files).assurance == ("signed", "measured")
-
-
-def parts(quoted: Quoted) -> tuple[Evidence, Evidence, eventlog.EventLog, dict[str, Any]]:
-    """Start, end, boot log, and what the start is checked with."""
-    files, manifest = quoted.files(), quoted.verify(quoted.files()).manifest
-    key = canonical.parse(LogReceipt, files[verify.INTENT], "receipt").intent.key_digest
-    given = {"nonce": manifest.job.nonce, "key": key, "job": manifest.job.digest, "lock": manifest.lock.digest}
-    start, end = evidence.read(files[verify.START], "start"), evidence.read(files[verify.END], "end")
-    return start, end, eventlog.parse(files[verify.BOOT]), given
-
-
-@pytest.mark.parametrize("what", ["nonce", "key", "job", "lock", "log"])
-def test_the_start_is_of_this_key_job_lock_and_boot(quoted: Quoted, what: str) -> None:
-    start, _, log, given = parts(quoted)
-    evidence.check_start(start, log, **given)
-    if what == "log":
-        log = log.append(eventlog.DataEvent(name="more", data={}))
-    else:
-        given[what] = "ff" * 16 if what == "nonce" else digest_of(b"other")
-    with pytest.raises(VerificationError, match="tpm/nonce"):
-        evidence.check_start(start, log, **given)
-
-
-def test_the_machine_was_told_what_the_bundle_shows(quoted: Quoted) -> None:
-    """The right binding over another story: a machine whose boot or results were others."""
-    from attest.binding import StartStatement, binding
-
-    start, _, log, given = parts(quoted)
-    measurement = eventlog.measurement(log.registers)
-    statement = StartStatement(job=given["job"], lock=given["lock"], measurement=measurement, challenge=start.challenge)
-    extra = binding("start", nonce=given["nonce"], key=given["key"], statement=statement.digest())
-    liar = MachineAttester(quoted.tpm, swtpm.EVENT_LOG)
-    items = liar.start(eventlog.EventLog(log.records[:-1]), given["job"], extra)
-    with pytest.raises(VerificationError, match="machine/application-register"):
-        evidence.check_start(
-            Evidence(when="start", challenge=start.challenge, before=liar.before, items=items), log, **given
-        )
-    signed, results = digest_of(b"a statement"), digest_of(b"results")
-    extra = binding("end", nonce=given["nonce"], key=given["key"], statement=signed)
-    items = liar.end(digest_of(b"other results"), extra)
-    del given["lock"]
-    end = Evidence(when="end", challenge=start.challenge, before=liar.before, items=items)
-    with pytest.raises(VerificationError, match="machine/application-register"):
-        evidence.check_end(
-            start.model_copy(update={"before": liar.before}), end, log, **given, statement=signed, results=results
-        )
-
-
-class Story:
-    """A machine that goes through a run's two quotes, with a stop in between."""
-
-    def __init__(self, quoted: Quoted) -> None:
-        _, _, self.log, self.given = parts(quoted)
-        self.challenge = "5c" * 32
-        self.signed, self.results = digest_of(b"a statement"), digest_of(b"results")
-
-    def start(self, attester: MachineAttester) -> Evidence:
-        from attest.binding import StartStatement, binding
-
-        measurement = eventlog.measurement(self.log.registers)
-        statement = StartStatement(
-            job=self.given["job"], lock=self.given["lock"], measurement=measurement, challenge=self.challenge
-        )
-        extra = binding("start", nonce=self.given["nonce"], key=self.given["key"], statement=statement.digest())
-        items = attester.start(self.log, self.given["job"], extra)
-        return Evidence(when="start", challenge=self.challenge, before=attester.before, items=items)
-
-    def end(self, attester: MachineAttester) -> Evidence:
-        from attest.binding import binding
-
-        extra = binding("end", nonce=self.given["nonce"], key=self.given["key"], statement=self.signed)
-        items = attester.end(self.results, extra)
-        return Evidence(when="end", challenge=self.challenge, before=attester.before, items=items)
-
-    def check(self, start: Evidence, end: Evidence) -> None:
-        given = {name: self.given[name] for name in ("nonce", "key", "job")}
-        evidence.check_start(start, self.log, **self.given)
-        evidence.check_end(start, end, self.log, **given, statement=self.signed, results=self.results)
-
-
-def told(tpm: Tpm) -> MachineAttester:
-    """An attester on a machine that has booted."""
-    swtpm.measured_boot(tpm)
-    tpm.extend(reference.APPLICATION, INPUTS)
-    return MachineAttester(tpm, swtpm.EVENT_LOG)
-
-
-def test_start_and_end_are_of_one_boot_of_one_machine(quoted: Quoted, tmp_path: Path) -> None:
-    story = Story(quoted)
-    with swtpm.started(tmp_path / "one") as tpm:
-        attester = told(tpm)
-        start = story.start(attester)
-        story.check(start, story.end(attester))
-    # The same machine booted again, and told the same from the start.
-    with swtpm.started(tmp_path / "one") as tpm:
-        attester = told(tpm)
-        story.start(attester)
-        with pytest.raises(VerificationError, match="machine/boot"):
-            story.check(start, story.end(attester))
-    # Another machine.
-    with swtpm.started(tmp_path / "two") as tpm:
-        attester = told(tpm)
-        story.start(attester)
-        with pytest.raises(VerificationError, match="machine/key"):
-            story.check(start, story.end(attester))
-
-
-def test_nothing_else_is_measured_between_start_and_end(quoted: Quoted, tmp_path: Path) -> None:
-    story = Story(quoted)
-    with swtpm.started(tmp_path / "state") as tpm:
-        attester = told(tpm)
-        start = story.start(attester)
-        tpm.extend(8, bytes(range(32)))
-        with pytest.raises(VerificationError, match="machine/changed"):
-            story.check(start, story.end(attester))
-
-
-# --- the lab appraises before it registers ---------------------------------------------------------------------------
-
-
-def question(quoted: Quoted, **changes: Any) -> tuple[Register, dict[str, Any]]:
-    """What a run behind the wall asks first, and what the lab compares it with."""
-    start, _, log, given = parts(quoted)
-    fields = {"job_digest": given["job"], "lock_digest": given["lock"], "key_digest": given["key"]}
-    counted = {"nonce": given["nonce"], "counter": evidence.counter(start)}
-    intent = Intent.model_validate(fields | counted | changes)
-    asked = Register(intent=intent, enrolment=Enrolment(log=log.dump(), evidence=start))
-    before = sha256(bytes(32), INPUTS).hex()
-    return asked, {"challenge": start.challenge, "values": quoted.values, "before": before}
-
-
-def test_a_run_is_registered_when_its_evidence_holds(quoted: Quoted) -> None:
-    asked, known = question(quoted)
-    intent = asked.intent
-
-    def desk(**changes: Any) -> Desk:
-        against = known | changes
-        expected = Expected(
-            intent.job_digest, intent.nonce, "vm", appraise=lambda asked: measured.appraise(asked, **against)
-        )
-        return Desk(quoted.made.lab, expected)
-
-    other = quoted.values.model_copy(update={"registers": quoted.values.registers | {"4": "0" * 64}})
-    refused: list[tuple[dict[str, Any], str]] = [
-        ({"challenge": "00" * 32}, "evidence/challenge"),
-        ({"values": other}, "reference/registers"),
-        ({"before": "00" * 32}, "evidence/before"),
-    ]
-    for changes, code in refused:
-        with pytest.raises(VerificationError, match=code):
-            desk(**changes).answer(canonical.dump_model(asked))
-    with pytest.raises(VerificationError, match="tpm/nonce"):
-        desk().answer(canonical.dump_model(question(quoted, key_digest=digest_of(b"other"))[0]))
-    with pytest.raises(VerificationError, match="notary/counter"):
-        desk().answer(canonical.dump_model(question(quoted, counter=None)[0]))
-    bare = asked.model_copy(update={"enrolment": Enrolment(log=asked.enrolment.log)})
-    with pytest.raises(VerificationError, match="evidence/missing"):
-        desk().answer(canonical.dump_model(bare))
-    with pytest.raises(VerificationError, match="notary/evidence"):
-        Desk(quoted.made.lab, Expected(intent.job_digest, intent.nonce, "container")).answer(
-            canonical.dump_model(asked)
-        )
-    before = len(quoted.made.lab.log)
-    desk().answer(canonical.dump_model(asked))
-    assert len(quoted.made.lab.log) == before + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,10 @@ class Case:
     def with_part(self, name: str, **changes: Any) -> Case:
         """The same with other rules on one platform."""
         return replace(self, policy=self.policy | {name: self.policy[name] | changes})
+
+
+Make = Callable[[Path], Case]
+"""Makes a case of the vectors in a folder."""
 
 
 # --- Intel ------------------------------------------------------------------------------------------------------------

@@ -72,8 +72,9 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
     "verify": (
         ["attest/verify.py", "attest/attempt.py", "attest/recompute.py", "attest/hardware.py", "attest/conclusions.py",
          "attest/evidence.py", "attest/policy.py"],
-        ["tests/integration/test_evidence.py", "tests/integration/test_run.py", "tests/unit/test_policy.py",
-         "tests/unit/test_counter.py", "tests/unit/test_witness.py"],
+        ["tests/integration/test_evidence.py", "tests/integration/test_evidence_machine.py",
+         "tests/integration/test_run.py", "tests/unit/test_policy.py", "tests/unit/test_counter.py",
+         "tests/unit/test_witness.py", "tests/unit/test_recompute.py"],
     ),
     "log": (
         ["attest/leaf.py", "attest/merkle.py", "attest/checkpoint.py", "attest/log.py", "attest/policy.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -13,8 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from appliance.evals.scorers import Reference, Scored, Scorer, ScorerSpec, Unscored, score
 from appliance.evals.scorers.refusal import ADVBENCH, BEGINNINGS
-from attest.digest import digest_of
-from attest.sample import Choice
 
 SPEC: TypeAdapter[Scorer] = TypeAdapter(ScorerSpec)
 
@@ -28,18 +25,6 @@ def spec(scorer: str, *words: str, **settings: Any) -> Scorer:
 def score_text(spec: Scorer, text: str, target: str | None) -> str | Unscored:
     found = score(spec, text, Reference(target))
     return found.value if isinstance(found, Scored) else found
-
-
-def score_choices(options: list[Choice], target: str, **settings: Any) -> str | Unscored:
-    found = score(spec("choice", **settings), options, Reference(target))
-    return found.value if isinstance(found, Scored) else found
-
-
-def choices(*likelihoods: str) -> list[Choice]:
-    return [
-        Choice(text=str(number), tokens=(number,), logprob=likelihood, logits_digest=digest_of(b""))
-        for number, likelihood in enumerate(likelihoods)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -321,47 +306,6 @@ def test_words(words: list[str], reply: str, score: str) -> None:
     assert score_text(spec("words", *words), reply, None) == score
 
 
-@pytest.mark.parametrize(
-    ("likelihoods", "target", "score"),
-    [
-        (["-1.000000", "-2.000000"], "0", "1"),
-        (["-1.000000", "-2.000000"], "1", "0"),
-        (["-10.000000", "-9.000000", "-9.500000"], "1", "1"),
-        (["-9.000000", "-9.000000"], "0", "1"),
-        (["-9.000000", "-9.000000"], "1", "0"),
-        (["0.000000", "-0.000001"], "0", "1"),
-        (["-100.000000", "-99.999999"], "1", "1"),
-    ],
-)
-def test_choice(likelihoods: list[str], target: str, score: str) -> None:
-    assert score_choices(choices(*likelihoods), target) == score
-
-
-@pytest.mark.parametrize(
-    ("per", "right"),
-    [("option", 0), ("character", 1), ("byte", 2)],
-)
-def test_a_log_likelihood_per_option_character_or_byte(per: str, right: int) -> None:
-    options = [
-        Choice(text=text, tokens=(1,), logprob=logprob, logits_digest=digest_of(b""))
-        for text, logprob in (("a", "-1.000000"), ("abcd", "-1.200000"), ("\u20ac\u20ac", "-1.100000"))
-    ]
-    scores = [score_choices(options, str(number), per=per) for number in range(3)]
-    assert scores == ["1" if number == right else "0" for number in range(3)]
-
-
-@pytest.mark.parametrize("target", [None, "", "2", "-1", "a", "00"])
-def test_a_target_that_names_no_option_is_unscored(target: str | None) -> None:
-    assert isinstance(score(spec("choice"), choices("-1.000000", "-2.000000"), Reference(target)), Unscored)
-
-
-def test_a_choice_is_not_a_completion() -> None:
-    with pytest.raises(RuntimeError):
-        score_text(spec("choice"), "x", "0")
-    with pytest.raises(RuntimeError):
-        score(spec("exact"), choices("-1.000000"), Reference("0"))
-
-
 def test_settings_of_another_scorer_are_refused() -> None:
     for settings in ({"scorer": "exact", "words": ["x"]}, {"scorer": "nobody"}, {}, {"scorer": "regex"}):
         with pytest.raises(ValidationError):
@@ -399,24 +343,7 @@ def test_every_reply_gets_a_score_or_a_reason(one: Scorer, reply: str, target: s
     assert score(one, f"  {reply}\n", Reference(target, row)) == found
 
 
-@given(st.lists(st.integers(-(10**9), 0), min_size=2, max_size=6))
-def test_exactly_one_option_is_the_likeliest(values: list[int]) -> None:
-    options = choices(*(f"{Fraction(value, 10**6).__float__():.6f}" for value in values))
-    scores = [score_choices(options, str(number)) for number in range(len(values))]
-    assert scores.count("1") == 1
-    assert values[scores.index("1")] == max(values)
-
-
 def test_scoring_takes_linear_time_on_hostile_replies() -> None:
     for reply in ("1," * 100_000, "-" * 200_000, "1." * 100_000, "a" * 200_000, "9" * 200_000):
         assert score_text(spec("numeric"), reply, "0") in ("0", "1")
         assert score_text(spec("words", "aaaaab"), reply, None) == "0"
-
-
-def test_what_stands_before_an_option_is_not_counted_as_lm_eval_does_not() -> None:
-    options = [
-        Choice(text=text, tokens=(1,), logprob=logprob, logits_digest=digest_of(b""))
-        for text, logprob in ((" a", "-1.000000"), (" abc", "-2.500000"))
-    ]
-    assert [score_choices(options, "1", per="character")] == ["1"]  # 1 / 1 against 2.5 / 3
-    assert [score_choices(options, "1", per="character", delimiter="")] == ["0"]  # 1 / 2 against 2.5 / 4
