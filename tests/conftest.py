@@ -95,6 +95,12 @@ def logs_go_where_they_went() -> Iterator[None]:
     structlog.configure(**before)
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that the test writes has to survive a power failure."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real data sets and evidence; tests that need it are skipped without it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -25,11 +24,7 @@ from attest.errors import MalformedInput, Unsupported, VerificationError, Vitrin
 from attest.ledger_cli import read_checkpoint, read_copy
 from tests.tools.lab_logs import JOB, LOCK, OTHER, START, Clock, append, attest, register, sign
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here has to survive a power failure."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

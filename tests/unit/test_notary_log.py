@@ -23,14 +23,10 @@ from attest import merkle
 from attest.checkpoint import check_checkpoint
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 KEY = ec.generate_private_key(ec.SECP256R1())
 NAME = "log.lab.example"
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hundreds of appends, none of which has to survive a power failure."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def new(path: Path) -> TileLog:

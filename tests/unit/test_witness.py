@@ -28,16 +28,12 @@ from attest.ledger_cli import read_copy
 from attest.witnessed import Witnessed
 from tests.tools.lab_logs import JOB, LOCK, START, Clock, appliance_log, attest, register, sign
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 NOW = START + timedelta(days=1)
 SIGNER = cosignature.make_signer("auditor.example", bytes(range(32)))
 OTHER = cosignature.make_signer("auditor.example", bytes(32))
 THIRD = cosignature.make_signer("third.example", bytes(32))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here has to survive a power failure."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,8 @@ def test_a_document_of_another_time_than_its_certificate() -> None:
 def test_a_document_of_the_first_and_last_second_of_its_certificate() -> None:
     certificate = NSM.chain[-1].certificate
     for made in (certificate.not_valid_before_utc, certificate.not_valid_after_utc):
-        authenticate(NSM.document(timestamp=int(made.timestamp() * 1000)), now=made)
+        found = authenticate(NSM.document(timestamp=int(made.timestamp() * 1000)), now=made)
+        assert found.document.timestamp_ms == int(made.timestamp() * 1000)
 
 
 def test_a_document_of_the_future() -> None:
