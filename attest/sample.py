@@ -173,7 +173,7 @@ class SampleRecord(Model):
     suite: Name
     """The suite that asked."""
     index: int = Field(ge=0)
-    """The row's place in the data set, from 0."""
+    """The sample's place in its suite on its model, from 0."""
     id: str = Field(min_length=1, max_length=280)
     """The row's identifier; unique in the suite. Of an attack, `@` and the strategy's name follow it."""
     epoch: int | None = Field(default=None, ge=1)
