@@ -39,7 +39,7 @@ class Reproduction:
     issuer: str
     """The lab that signed it, by its trusted root."""
     same_lab: bool
-    """Whether that is the first run's lab."""
+    """Whether that is the first run's lab, by its name or its trusted root."""
     same_engine: bool
     """Whether the engine's library was the same file."""
     compared: int
@@ -62,6 +62,10 @@ class Reproduction:
 
 def add(verified: Verified, reruns: Sequence[Verified]) -> Verified:
     """`verified`, and what `reruns` add to it. Raises `VerificationError` (layer `reproduction`)."""
+    if len({(rerun.issuer, rerun.log_index) for rerun in reruns}) < len(reruns):
+        raise VerificationError(
+            LAYER, "same-run", expected="reruns that are runs of their own", found="one given twice"
+        )
     found = tuple(compare(verified, rerun) for rerun in reruns)
     if not found:
         return verified
@@ -105,7 +109,8 @@ def compare(first: Verified, second: Verified) -> Reproduction:
         _same(key, ours[key], theirs[key])
     return Reproduction(
         issuer=second.issuer,
-        same_lab=first.trusted_root == second.trusted_root,
+        # By its name too: one lab may hand out its trusted root in two spellings.
+        same_lab=first.issuer == second.issuer or first.trusted_root == second.trusted_root,
         same_engine=first.manifest.engine.library == second.manifest.engine.library,
         compared=len(common),
         samples=len(ours),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,15 @@ def test_a_part_that_was_drawn_again_is_a_sample(
 def test_a_run_does_not_reproduce_itself(made: Made) -> None:
     verified = seen(made.bundle, made.trusted_root)
     assert refusal(verified, verified) == "same-run"
+
+
+def test_a_rerun_counts_once_and_a_lab_is_known_by_its_name(made: Made, partner: Lab, again: Path) -> None:
+    verified, rerun = seen(made.bundle, made.trusted_root), seen(again, partner.trusted_root)
+    with pytest.raises(VerificationError, match="reproduction/same-run"):
+        reproduction.add(verified, [rerun, rerun])
+    respelled = replace(rerun, issuer=verified.issuer, log_index=verified.log_index + 1)
+    assert respelled.trusted_root != verified.trusted_root
+    assert reproduction.compare(verified, respelled).same_lab
 
 
 @pytest.mark.parametrize(
