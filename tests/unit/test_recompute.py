@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from attest import canonical, recompute
+from attest import canonical, recompute, transcript
 from attest.aggregate import AttackSuccess, Ratio
 from attest.canonical import MAX_INTEGER
 from attest.digest import digest_of
@@ -15,7 +15,7 @@ from attest.job import Job
 from attest.manifest import Counts, ExecutionManifest
 from attest.results import PlannedSuite, Results, tabulate
 from attest.sample import SampleRecord
-from attest.transcript import Line, Transcript
+from attest.transcript import Transcript
 
 JOB = canonical.validate(
     Job,
@@ -36,9 +36,18 @@ def plan_of(records: list[dict[str, Any]], *aggregates: Ratio | AttackSuccess) -
     return (PlannedSuite(model="m", suite="s", samples=len(records), scorers=("a",), aggregates=aggregates),)
 
 
+def script(records: list[dict[str, Any]]) -> Transcript:
+    """A transcript of these samples."""
+    lines: list[bytes] = []
+    head = transcript.genesis()
+    for seq, record in enumerate([{}, *records]):
+        lines.append(transcript.frame_line("sample" if seq else "open", head, canonical.dumps(record), seq))
+        head = digest_of(lines[-1])
+    return transcript.read(b"\n".join(lines) + b"\n")
+
+
 def check(records: list[dict[str, Any]], plan: tuple[PlannedSuite, ...]) -> Results:
     """By a manifest of a lab that says whatever follows, so that nothing but the records can be at fault."""
-    lines = tuple(Line("sample", value, canonical.dumps(value)) for value in records)
     try:
         results = tabulate(JOB, plan, [canonical.validate(SampleRecord, value, "sample") for value in records])
     except ValueError:
@@ -51,7 +60,7 @@ def check(records: list[dict[str, Any]], plan: tuple[PlannedSuite, ...]) -> Resu
         ended_by="done",
         counts=Counts(planned=len(records), run=len(records), failed=0),
     )
-    return recompute.check(canonical.dump_model(results), JOB, manifest, Transcript(lines, "head"))
+    return recompute.check(canonical.dump_model(results), JOB, manifest, script(records))
 
 
 def test_records_in_order_have_results() -> None:
