@@ -91,15 +91,15 @@ def show(found: Appraisal) -> None:
             out.print(f"  {name}  {value}")
     rows = [("", "rule", "found", "expected")]
     for line in found.lines:
-        expected = "the same" if line.expected == line.found else console.printable(line.expected)
-        rows.append(("+" if line.holds else "-", line.rule, console.printable(line.found), expected))
+        expected = "the same" if line.expected == line.found else line.expected
+        rows.append(("+" if line.holds else "-", line.rule, line.found, expected))
     out.print()
     console.print_rows(rows)
     for line in found.lines:
         if not line.holds:
-            out.print(f"\n{line.rule}: {console.printable(line.why)}")
+            out.print(f"\n{line.rule}: {console.one_line(line.why)}")
     for sentence in found.downgrades:
-        out.print(f"\nleft out: {console.printable(sentence)}")
+        out.print(f"\nleft out: {console.one_line(sentence)}")
     style = {"affirming": "bold green", "warning": "bold yellow", "contraindicated": "bold red"}[found.status]
     out.print(f"\n{found.status.upper()} as of {validity.write_time(found.as_of)}", style=style)
 

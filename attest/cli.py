@@ -171,17 +171,17 @@ def _print_verdict(verified: Verified) -> None:
     _print_manifest(verified.manifest)
     _print_comparisons(verified.results)
     _print_attacks(verified.results.attacks or ())
-    out.print(f"\nidentity   {verified.identity}")
+    out.print(f"\nidentity   {console.one_line(verified.identity)}")
     out.print(f"signed at  {validity.write_time(verified.signed_at)} (log entry {verified.log_index})")
     out.print(f"assurance  {' -> '.join(verified.assurance)}{_beside(verified)}")
     if verified.manifest.evidence:
-        out.print(f"machine    {verified.machine or 'not compared with reference values'}")
+        out.print(f"machine    {console.one_line(verified.machine or 'not compared with reference values')}")
     out.print("\nproven", style="bold")
     for line in verified.proven:
-        out.print(f"  + {line}")
+        out.print(f"  + {console.one_line(line)}")
     out.print("not proven", style="bold")
     for line in verified.not_proven:
-        out.print(f"  - {line}")
+        out.print(f"  - {console.one_line(line)}")
     out.print("\nACCEPTED", style="bold green")
 
 
@@ -239,7 +239,8 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
         claim = result.claim
         about = f" minus {claim.versus}" if claim.versus else f", {claim.category}," if claim.category else ""
         text = f"{claim.metric} of {claim.suite} on {claim.model}{about} {claim.comparator} {claim.threshold}"
-        out.print(f"  {'holds' if result.holds else 'FAILS'}  {text}  (found {result.value or 'no score'})")
+        text = f"{text}  (found {result.value or 'no score'})"
+        out.print(f"  {'holds' if result.holds else 'FAILS'}  {console.one_line(text)}")
 
 
 def _print_attacks(attacks: tuple[AttackResult, ...]) -> None:

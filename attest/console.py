@@ -58,8 +58,14 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
+def one_line(text: str) -> str:
+    """`text` as `printable` has it, its line feeds escaped too: it stays on the line that it is printed on."""
+    return printable(text).replace("\n", "\\n")
+
+
 def print_rows(rows: Sequence[Sequence[str]]) -> None:
     """Print rows in columns as wide as they have to be, whatever the terminal: what is cut off is no result."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    lines = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
         OUT.print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

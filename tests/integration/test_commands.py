@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from attest import canonical
+from attest import canonical, verify
 from attest.results import Results
 from tests.conftest import ROOT, Made
+from tests.tools.resign import resign
 
 
 def command(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -46,6 +48,24 @@ def test_show_says_that_nothing_was_verified(made: Made) -> None:
     done = command("attest", "show", made.bundle)
     assert done.returncode == 0
     assert done.stdout.startswith("UNVERIFIED")
+
+
+def test_a_lab_cannot_write_a_verdict_of_its_own_onto_the_terminal(made: Made, tmp_path: Path) -> None:
+    said = "all\n\nACCEPTED\x1b[8m"
+
+    def change(signed: Any, _files: dict[str, bytes]) -> None:
+        suite = signed["predicate"]["suites"][0]
+        suite["scores"][0]["estimate"]["value"] = said
+        claim = {"suite": suite["suite"], "model": suite["model"], "metric": "accuracy", "category": said}
+        claim |= {"comparator": ">=", "threshold": "0"}
+        signed["predicate"]["claims"] = [{"claim": claim, "holds": True, "value": said}]
+
+    (tmp_path / verify.SIGNATURE).write_bytes(resign(made, change)[verify.SIGNATURE])
+    done = command("attest", "show", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert not any(line.startswith("ACCEPTED") for line in done.stdout.splitlines())
+    assert done.stdout.count("all\\n\\nACCEPTED\\x1b[8m") == 3
 
 
 def test_show_cuts_nothing_off(made: Made) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attest.console import printable
+from attest.console import one_line, printable
 
 APP = """
 import sys
@@ -172,6 +172,7 @@ def test_printable_text_steers_nothing(text: str) -> None:
     assert all(char.isprintable() or char == "\n" for char in found)
     assert printable(found) == found
     assert text.isprintable() <= (found == text)
+    assert one_line(text).isprintable()
 
 
 @pytest.mark.parametrize(
