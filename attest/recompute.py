@@ -50,19 +50,18 @@ def check(data: bytes, job: Job, manifest: ExecutionManifest, script: Transcript
 
 def _check_order(plan: tuple[PlannedSuite, ...], records: list[SampleRecord]) -> None:
     """Rows come in the order of the plan, from the first on, none twice and none left out; each has its own id."""
-    expected = [(entry.model, entry.suite, index) for entry in plan for index in range(entry.samples)]
-    found = [(record.model, record.suite, record.index) for record in records]
-    if found != expected[: len(found)]:
-        at = next(i for i, row in enumerate(found) if i >= len(expected) or row != expected[i])
-        raise VerificationError(
-            LAYER, "order", expected=expected[at] if at < len(expected) else "no more rows", found=found[at]
-        )
+    # One row at a time: a plan may name more of them than any memory holds.
+    rows = ((entry, index) for entry in plan for index in range(entry.samples))
     ids: set[tuple[str, str, str]] = set()
     for record in records:
+        found = (record.model, record.suite, record.index)
+        entry, index = next(rows, (None, 0))
+        if entry is None:
+            raise VerificationError(LAYER, "order", expected="no more rows", found=found)
+        _equal("order", (entry.model, entry.suite, index), found)
         if (key := (record.model, record.suite, record.id)) in ids:
             raise VerificationError(LAYER, "ids", expected="an id of its own for each sample", found=f"two of {key}")
         ids.add(key)
-    for entry, record in zip((e for e in plan for _ in range(e.samples)), records, strict=False):
         scorers = {*record.scores, *record.unscored}
         if record.error is None and scorers != set(entry.scorers):
             raise VerificationError(LAYER, "scorers", expected=sorted(entry.scorers), found=sorted(scorers))

@@ -86,6 +86,13 @@ def test_records_that_are_not_those_of_the_plan_are_refused(code: str, records: 
     assert (caught.value.layer, caught.value.code) == ("results", code)
 
 
+def test_a_plan_of_more_rows_than_memory_holds_takes_none() -> None:
+    records = [record(0), record(2)]
+    (entry,) = plan_of(records)
+    with pytest.raises(VerificationError, match="results/order"):
+        check(records, (entry.model_copy(update={"samples": MAX_INTEGER}),))
+
+
 def test_records_beyond_the_plan_are_refused() -> None:
     records = [record(0), record(1)]
     with pytest.raises(VerificationError, match="no more rows"):
