@@ -32,11 +32,11 @@ def keygen_command(
 
     signer = cosignature.make_signer(name, secrets.token_bytes(32))
     public = out.with_name(f"{out.name}.pub")
-    for path, text, mode in ((out, signer.secret(), 0o600), (public, str(signer.witness), 0o644)):
-        try:
-            durable.write_file(path, f"{text}\n".encode(), mode=mode, exclusive=True)
-        except FileExistsError:
-            raise EnvironmentProblem(f"{path} exists already: name another file with --out") from None
+    for path in (out, public):
+        if path.exists():
+            raise EnvironmentProblem(f"{path} exists already: name another file with --out")
+    durable.write_file(out, f"{signer.secret()}\n".encode(), mode=0o600, exclusive=True)
+    durable.write_file(public, f"{signer.witness}\n".encode(), exclusive=True)
     console.OUT.print(f"{public}: {signer.witness}")
 
 

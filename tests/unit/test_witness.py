@@ -334,6 +334,9 @@ def test_an_auditor_is_a_witness_over_files(lab: Lab, tmp_path: Path) -> None:
         assert attest("witness", "keygen", f"{name}.example", "--out", folder / name)[0] == 0
         assert (folder / name).stat().st_mode & 0o777 == 0o600
     assert attest("witness", "keygen", "one.example", "--out", folder / "one")[0] == 1
+    (folder / "three.pub").write_text("somebody's")
+    assert attest("witness", "keygen", "three.example", "--out", folder / "three")[0] == 1
+    assert not (folder / "three").exists()  # no private key whose public one is nowhere
 
     def lab_says(command: str, out: str, *more: object) -> Path:
         code, text, error = appliance_log(command, *more, "--lab", lab.path, "--out", folder / out)
