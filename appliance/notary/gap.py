@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from appliance.notary.protocol import Call, Conclude, Concluded, Register, Registered
+from appliance.notary.protocol import Call, Conclude, Concluded, Intent, Register, Registered
 from attest import canonical, checkpoint, dsse
 from attest.canonical import Model
 from attest.checkpoint import TrustedLog
@@ -177,7 +177,7 @@ def _check_registered(question: Register, answer: Registered, trusted_root: byte
     from attest import trust
 
     logged = trust.verify_receipt(canonical.dump_model(answer.receipt), trusted_root)
-    for field in ("job_digest", "lock_digest", "key_digest", "nonce"):
+    for field in Intent.model_fields:
         _equal("intent", getattr(question.intent, field), getattr(logged, field), "the lab logged another intent")
 
 

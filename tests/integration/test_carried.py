@@ -321,10 +321,15 @@ def test_even_the_lab_may_not_answer_something_else(desk: Desk) -> None:
     assert isinstance(said.answer, Registered)
     other = replace(desk, invitation=invited(desk.lab))
     another = gap.read_answer(desk.answer(other.register(intent={"key_digest": digest_of(b"another key")})))
+    asked = gap.read_request(first).question
+    assert isinstance(asked, Register)
+    counter = {"counter": {"tpm": digest_of(b"tpm"), "value": 7}}
+    counted = desk.lab.enrol(asked.intent.model_dump(mode="json") | counter, asked.enrolment)
     cases: list[tuple[Answer, bytes, str]] = [
         (said.model_copy(update={"answer": end.answer}), first, "enrolment/kind"),
         (end.model_copy(update={"answer": said.answer}), last, "enrolment/kind"),
         (said.model_copy(update={"answer": another.answer}), first, "enrolment/intent"),
+        (said.model_copy(update={"answer": counted}), first, "enrolment/intent"),
     ]
     for answer, request, code in cases:
         with refused(code):
