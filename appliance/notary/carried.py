@@ -14,21 +14,17 @@ as a bundle without its signature, and can be finished without the process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from appliance.notary import files, gap
-from appliance.notary.gap import Answer, Invitation, Request, Shown, answer_name, request_name
-from appliance.notary.protocol import Call, Conclude, Concluded, Enrolment, Intent, Register, Registered
+from appliance.notary.gap import Invitation, Request, Shown, answer_name, request_name
+from appliance.notary.protocol import Call, Conclude, Concluded, Register
+from appliance.notary.remote import AskingNotary, M
 from attest import canonical
-from attest.canonical import JSON
 from attest.errors import EnvironmentProblem
-from attest.profile import identity_uri
 
 INVITATION = "invitation.json"
 HELD = "held"
@@ -39,59 +35,31 @@ Wait = Callable[[Path, float], None]
 """Told, while an answer is waited for: the request's path, and for how many seconds by now."""
 
 
-class CarriedNotary:
-    """A `Notary` whose questions and answers are files in a folder. `ask` makes the folder."""
+class CarriedNotary(AskingNotary):
+    """A `Notary` whose questions and answers are files in a folder; it waits for each answer. `ask` makes the folder.
+
+    Raises as `gap.check_answer`.
+    """
 
     def __init__(self, folder: Path, invitation: Invitation, shown: Shown, waiting: Wait) -> None:
+        super().__init__(invitation.lab, invitation.trusted_root, invitation.challenge)
         self._folder = folder
         self._invitation = invitation
         self._shown = shown
         self._waiting = waiting
 
-    @property
-    def trusted_root(self) -> bytes:
-        """The lab's trusted root, as the invitation has it."""
-        return self._invitation.trusted_root
-
-    def challenge(self) -> str:
-        """The notary's random bytes for this run."""
-        return self._invitation.challenge
-
-    def identity(self, measurement: str, image: str | None = None) -> str:
-        """The identity of an appliance of the lab by its measurement, and its machine's image."""
-        return identity_uri(self._invitation.lab, measurement, image)
-
-    def enrol(self, intent: Mapping[str, JSON], enrolment: Enrolment) -> Registered:
-        """Have the intent of the run logged; waits for the answer. Raises as `gap.check_answer`."""
-        question = Register(intent=canonical.validate(Intent, dict(intent), "intent"), enrolment=enrolment)
-        request = Request(challenge=self._invitation.challenge, shown=self._shown, question=question)
-        found = self._put(request).answer
-        assert isinstance(found, Registered)  # `check_answer` has compared the kinds
-        return found
-
-    def conclude(
-        self, public_key: ec.EllipticCurvePublicKey, identity: str, payload: bytes, payload_type: str, signature: bytes
-    ) -> bytes:
-        """The Sigstore bundle (JSON) of a signed payload; waits for the answer. Raises as `gap.check_answer`."""
-        question = Conclude(
-            public_key=public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
-            identity=identity,
-            payload=payload,
-            payload_type=payload_type,
-            signature=signature,
-        )
-        found = self._put(Request(challenge=self._invitation.challenge, question=question)).answer
-        assert isinstance(found, Concluded)
-        return found.bundle
-
-    def _put(self, request: Request) -> Answer:
+    def _put(self, question: Register | Conclude, answer: type[M]) -> M:
+        shown = self._shown if isinstance(question, Register) else None
+        request = Request(challenge=self._invitation.challenge, shown=shown, question=question)
         data, path = canonical.dump_model(request), self._folder / request_name(request.call)
         files.write_file(path, data, mode=0o600, exclusive=True)
         place, began = self._folder / answer_name(request.call), time.monotonic()
         while not place.exists():
             self._waiting(path, time.monotonic() - began)
             time.sleep(POLL_S)
-        return gap.check_answer(files.read_bounded(place, gap.MAX_ANSWER_BYTES), data, self._invitation)
+        found = gap.check_answer(files.read_bounded(place, gap.MAX_ANSWER_BYTES), data, self._invitation).answer
+        assert isinstance(found, answer)  # `check_answer` has compared the kinds
+        return found
 
 
 @contextmanager
