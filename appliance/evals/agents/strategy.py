@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -90,9 +91,9 @@ class Spec(Model):
         """Whether it has the model use the suite's tools."""
         return False
 
+    @abstractmethod
     def make(self, scene: Scene) -> Strategy:
         """The strategy for one row."""
-        raise NotImplementedError
 
 
 class OneByOne:

@@ -6,6 +6,7 @@ checks them, and what it costs is bounded. What it refuses is a `ToolError`, whi
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -57,9 +58,9 @@ class ToolSpec(Model):
     tool: str
     """Which tool."""
 
+    @abstractmethod
     def functions(self) -> tuple[Function, ...]:
         """What the model may call."""
-        raise NotImplementedError
 
     def start(self) -> dict[str, str]:
         """What the key-value world holds at first."""
