@@ -11,11 +11,11 @@ import typer
 from appliance import job as jobs
 from appliance import produce
 from appliance import run as running
+from appliance.commands.options import DataOption, EngineOption, RequireSealOption, SignIncompleteOption
 from appliance.engine import places
 from appliance.notary import carried, gap
 from appliance.notary.gap import Shown
 from appliance.progress import Reporter
-from appliance.seal.requirement import Requirement
 from attest import console, job, lockfile
 from attest.errors import EnvironmentProblem
 from attest.files import read_file
@@ -24,7 +24,6 @@ app = typer.Typer(
     help="Run a job whose notary is on another machine: two requests go there as files, two answers come back.",
     no_args_is_help=True,
 )
-MAX_LOCK_BYTES = 4 << 20
 REMINDER_S = 600.0
 
 
@@ -34,15 +33,10 @@ def request(
     invitation: Annotated[Path, typer.Option(help="The notary's invitation, from `notary invite`.")],
     out: Annotated[Path, typer.Option(help="The run's folder, for requests, answers and bundle; must not exist.")],
     lock: Annotated[Path | None, typer.Option(help="The reviewed lockfile; JOB.lock by default.")] = None,
-    engine: Annotated[Path | None, typer.Option(help="The engine's folder.", envvar="VITRINE_ENGINE")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="A folder in which data sets are looked for as well.")] = None,
-    sign_incomplete: Annotated[
-        bool, typer.Option("--sign-incomplete", help="Sign what there is when the run ends early; the bundle says so.")
-    ] = False,
-    require_seal: Annotated[
-        Requirement,
-        typer.Option(help="full: refuse to run where a layer of a worker's seal is missing; any: say so."),
-    ] = "any",
+    engine: EngineOption = None,
+    data: DataOption = None,
+    sign_incomplete: SignIncompleteOption = False,
+    require_seal: RequireSealOption = "any",
 ) -> None:
     """Boot, ask the notary by file to register the run, run it once the answer is here, and ask for the signature.
 
@@ -57,7 +51,7 @@ def request(
     lock = lock or job_file.with_suffix(".lock")
     if not lock.exists():
         raise EnvironmentProblem(f"expected a lockfile, found no {lock}: write it with `appliance lock`, and review it")
-    shown = Shown(job=job.dump(loaded.job), lock=read_file(lock, MAX_LOCK_BYTES), wall="process")
+    shown = Shown(job=job.dump(loaded.job), lock=read_file(lock, lockfile.MAX_BYTES), wall="process")
     lockfile.read(shown.lock)
     found = places.find(engine, loaded.job.numerics.profile)
     invited = read_file(invitation, gap.MAX_INVITATION_BYTES)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from appliance import resources
+from appliance.seal.requirement import Requirement
 from attest.manifest import Wall
 
 PASSPHRASE_VARIABLE = "VITRINE_PASSPHRASE_FILE"  # noqa: S105 - its name, not its value
@@ -24,6 +25,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 PassphraseOption = Annotated[
     Path | None,
     typer.Option(help="A file (mode 0600) with the passphrase of the lab's keys.", envvar=PASSPHRASE_VARIABLE),
+]
+
+SignIncompleteOption = Annotated[
+    bool, typer.Option("--sign-incomplete", help="Sign what there is when the run ends early; the bundle says so.")
+]
+RequireSealOption = Annotated[
+    Requirement,
+    typer.Option(help="full: refuse to run where a layer of a worker's seal is missing; any: say so."),
 ]
 
 

@@ -21,7 +21,9 @@ from appliance.commands.options import (
     JobArgument,
     JsonOption,
     PassphraseOption,
+    RequireSealOption,
     RuntimeOption,
+    SignIncompleteOption,
     check_wall,
     default_job,
     now,
@@ -146,13 +148,8 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The bundle's folder; bundles/NAME-N by default.")] = None,
     data: DataOption = None,
     passphrase_file: PassphraseOption = None,
-    sign_incomplete: Annotated[
-        bool, typer.Option("--sign-incomplete", help="Sign what there is when the run ends early; the bundle says so.")
-    ] = False,
-    require_seal: Annotated[
-        Requirement,
-        typer.Option(help="full: refuse to run where a layer of a worker's seal is missing; any: say so."),
-    ] = "any",
+    sign_incomplete: SignIncompleteOption = False,
+    require_seal: RequireSealOption = "any",
     resume: Annotated[
         Path | None,
         typer.Option(metavar="OUT.incomplete", help="Go on with a run of this job that was cut off, in its folder."),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from appliance.commands.options import PassphraseOption, now
 from appliance.notary import appraisal, gap, hold, keys, office
 from appliance.notary import lab as labs
 from appliance.notary.files import write_file
@@ -31,10 +31,6 @@ app = typer.Typer(
 
 LabOption = Annotated[Path, typer.Option(help="The lab's folder, as `appliance init` makes it.")]
 OutOption = Annotated[Path, typer.Option(help="The file to write; must not exist.")]
-PassphraseOption = Annotated[
-    Path | None,
-    typer.Option(help="A file (mode 0600) with the passphrase of the lab's keys.", envvar="VITRINE_PASSPHRASE_FILE"),
-]
 
 
 @app.callback()
@@ -58,7 +54,7 @@ def invite(
     """
     _refuse_existing(out)
     opened = _open(lab, passphrase_file)
-    _put(out, office.invite(opened, days=days, now=_now()))
+    _put(out, office.invite(opened, days=days, now=now()))
     console.OUT.print(f"wrote {out}: good for one run, and a first request within {days} days")
 
 
@@ -85,9 +81,9 @@ def appraise(
     _refuse_existing(out)
     data = read_file(request, gap.MAX_REQUEST_BYTES)
     opened = _open(lab, passphrase_file)
-    moment = validity.read_time(as_of) if as_of else _now()
+    moment = validity.read_time(as_of) if as_of else now()
     judge = appraisal.by_files(opened, policy_file, capsule_file, lambda: moment, show_appraisal)
-    text = office.answer(opened, data, judge, now=_now())
+    text = office.answer(opened, data, judge, now=now())
     _put(out, text)
     _show_answer(gap.read_answer(text))
     console.OUT.print(f"wrote {out}: carry it back to the run")
@@ -158,7 +154,7 @@ def _line(name: str, text: str) -> None:
 
 
 def _open(lab: Path, passphrase_file: Path | None) -> Lab:
-    return labs.open_lab(lab, keys.read_passphrase(passphrase_file), now=_now)
+    return labs.open_lab(lab, keys.read_passphrase(passphrase_file), now=now)
 
 
 def _refuse_existing(out: Path) -> None:
@@ -168,10 +164,6 @@ def _refuse_existing(out: Path) -> None:
 
 def _put(out: Path, data: bytes) -> None:
     write_file(out, data, mode=0o600, exclusive=True)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def main() -> None:
