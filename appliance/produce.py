@@ -19,6 +19,7 @@ from appliance.boot import Booted
 from appliance.enrol import Enrolled
 from appliance.notary.files import write_file
 from appliance.notary.protocol import Notary
+from appliance.resume import incomplete
 from appliance.transcript import TranscriptWriter
 from attest import __version__, canonical, eventlog, hardware, job, manifest, statement, verify
 from attest.determinism import SelfTest
@@ -93,7 +94,7 @@ def produce(parts: Parts, lab: Notary, out: Path) -> None:
 
 def unsigned(out: Path) -> Path:
     """Where a bundle waits for its signature that is to lie at `out`."""
-    return out.with_name(out.name + ".incomplete") / "unsigned"
+    return incomplete(out) / "unsigned"
 
 
 def complete(out: Path, signed: bytes) -> None:

@@ -29,6 +29,7 @@ from attest.digest import Digest, Hex32
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
 from attest.manifest import EarlierAttempt
 
+SUFFIX = ".incomplete"
 TRANSCRIPT = "transcript.jsonl"
 NEW = "transcript.jsonl.new"
 MARK = "resume.json"
@@ -104,6 +105,11 @@ class Marks:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._folder / MARK)
+
+
+def incomplete(out: Path) -> Path:
+    """The folder of a run while it has no bundle, which is to lie at `out`."""
+    return out.with_name(out.name + SUFFIX)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class Request:
     @property
     def incomplete(self) -> Path:
         """The folder of the run while it has no bundle."""
-        return self.out.with_name(self.out.name + ".incomplete")
+        return resume.incomplete(self.out)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from appliance.resume import TRANSCRIPT, incomplete
 from attest import canonical
 from attest.console import printable
 from attest.errors import EnvironmentProblem, MalformedInput
@@ -22,12 +23,11 @@ POLL_S = 0.2
 READ_BYTES = 1 << 20
 SHOWN_CHARS = 600
 """Of one text."""
-NAME = "transcript.jsonl"
 
 
 def find(path: Path) -> Path:
     """The transcript of the run whose bundle is to be `path`, or was. Raises `EnvironmentProblem`."""
-    places = (path, path / NAME, path.with_name(path.name + ".incomplete") / NAME)
+    places = (path, path / TRANSCRIPT, incomplete(path) / TRANSCRIPT)
     for place in places:
         if place.is_file():
             return place

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from appliance.notary.appraisal import Judge
 
 DEFAULT_LAB = Path("lab")
-SUFFIX = ".incomplete"
 
 WallOption = Annotated[
     Literal["process", "container", "vm"],
@@ -238,7 +237,7 @@ def run(
         capsule,
     )
     if wall != "process":
-        resuming.refuse_to_forget(out.with_name(out.name + SUFFIX))
+        resuming.refuse_to_forget(resuming.incomplete(out))
     match wall:
         case "process":
             outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile), hardware)
@@ -258,12 +257,12 @@ def _resumed_out(folder: Path, out: Path | None, wall: Wall, attester: str | Non
     """The bundle that comes of the run in `folder`. Raises `Unsupported` where no run is gone on with."""
     if out is not None:
         raise typer.BadParameter("the bundle lies beside the folder of --resume: leave it out", param_hint="--out")
-    if not folder.name.endswith(SUFFIX) or folder.name == SUFFIX:
-        raise typer.BadParameter(f"expected the folder that a run left, NAME{SUFFIX}", param_hint="--resume")
+    if not folder.name.endswith(resuming.SUFFIX) or folder.name == resuming.SUFFIX:
+        raise typer.BadParameter(f"expected the folder that a run left, NAME{resuming.SUFFIX}", param_hint="--resume")
     if wall != "process" or attester:
         who = f"behind the wall {wall}" if wall != "process" else "that hardware speaks for"
         raise Unsupported("--resume", f"a run {who} draws all of its samples itself: start it anew, with another --out")
-    return folder.with_name(folder.name.removesuffix(SUFFIX))
+    return folder.with_name(folder.name.removesuffix(resuming.SUFFIX))
 
 
 def _in_front(asked: Asked, engine: Path, hardware: Hardware) -> running.Outcome:

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from appliance.frames import Kind
+from appliance.resume import TRANSCRIPT, incomplete
 from attest import verify
 from attest.errors import MalformedInput
 
 NAMES = tuple(sorted((verify.SIGNATURE, *verify.FILES, *verify.MACHINE)))
 """The files that a bundle may have."""
-INCOMPLETE = ("failure.txt", "transcript.jsonl")
+INCOMPLETE = ("failure.txt", TRANSCRIPT)
 """The files that a run without a bundle may leave in its folder; on the channel they are below `incomplete/`."""
 PIECE_BYTES = 1 << 20
 MAX_DELIVERY_BYTES = 8 << 30
@@ -71,7 +72,7 @@ def send_bundle(folder: Path, send: Send) -> None:
 
 def send_incomplete(out: Path, send: Send) -> None:
     """Send what a run left that was to write its bundle to `out`."""
-    folder = out.with_name(out.name + ".incomplete")
+    folder = incomplete(out)
     for name in INCOMPLETE:
         if (folder / name).exists():
             _send(f"incomplete/{name}", folder / name, send)

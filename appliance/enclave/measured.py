@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance import produce
+from appliance import produce, resume
 from appliance.enclave import container, delivery, inputs, vm
 from appliance.enclave.channel import Host, Start
 from appliance.enclave.leftovers import private_folder
@@ -108,7 +108,7 @@ def run(request: Request, progress: Progress) -> Outcome:
     files = inbox.bundle()
     desk.check_delivered(files)
     produce.write(files, request.out)
-    shutil.rmtree(request.out.with_name(request.out.name + ".incomplete"), ignore_errors=True)
+    shutil.rmtree(resume.incomplete(request.out), ignore_errors=True)
     return Outcome(request.out, canonical.parse(Results, files[verify.RESULTS], "results"), done.ended_by)
 
 
@@ -143,9 +143,8 @@ def keep_incomplete(inbox: delivery.Inbox, out: Path) -> None:
     """Keep what came of a run that left no bundle, where a run in front of the wall leaves it."""
     found = inbox.incomplete()
     if found:
-        place = out.with_name(out.name + ".incomplete")
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(mode=0o700, parents=True)  # what it holds has prompts and completions in it
+        place = resume.incomplete(out)
+        resume.make(place)
         for name, data in found.items():
             (place / name).write_bytes(data)
 

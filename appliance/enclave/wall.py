@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from appliance import produce
+from appliance import produce, resume
 from appliance.enclave import container, delivery, inputs, launch, rootfs, seccomp
 from appliance.enclave.channel import Start
 from appliance.enclave.container import ContainerPlan, Mount, Runtime
@@ -232,7 +232,7 @@ def _serve(
     files = delivery.collect(folder / "out" / "bundle")
     desk.check_delivered(files)
     produce.write(files, request.out)
-    shutil.rmtree(request.out.with_name(request.out.name + ".incomplete"), ignore_errors=True)
+    shutil.rmtree(resume.incomplete(request.out), ignore_errors=True)
     results = canonical.parse(Results, files[verify.RESULTS], "results")
     return Outcome(request.out, results, done.ended_by)
 
@@ -257,13 +257,12 @@ def _start(found: inputs.Inputs, plan: ContainerPlan) -> Start:
 
 def _keep_incomplete(out: Path, wanted: Path) -> None:
     """Keep what a run left that made no bundle, where a run in front of the wall would have left it."""
-    place = wanted.with_name(wanted.name + ".incomplete")
+    place = resume.incomplete(wanted)
     try:
-        found = delivery.collect_incomplete(out / "bundle.incomplete")
+        found = delivery.collect_incomplete(resume.incomplete(out / "bundle"))
         if not found:
             return
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(mode=0o700, parents=True)
+        resume.make(place)
         for name, data in found.items():
             (place / name).write_bytes(data)
     except (MalformedInput, OSError) as error:
