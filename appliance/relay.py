@@ -122,11 +122,7 @@ class Station:
             frame = self.reader.receive(timeout_s)
         except ChannelError as error:
             raise self.failure(str(error)) from None
-        if frame.kind == Kind.FAILURE:
-            raise self.reported(frame)
-        if frame.kind != kind:
-            raise self.failure(f"expected {kind.name}, found {frame.kind.name}")
-        return frame.payload
+        return self._payload(frame, kind)
 
     def last_word(self, kind: Kind, timeout_s: float) -> bytes:
         """Tell it to stop; the payload of its frame of `kind`. Replies before that are for nobody any more.
@@ -140,6 +136,9 @@ class Station:
                 pass
         except ChannelError as error:
             raise self.failure(str(error)) from None
+        return self._payload(frame, kind)
+
+    def _payload(self, frame: Frame, kind: Kind) -> bytes:
         if frame.kind == Kind.FAILURE:
             raise self.reported(frame)
         if frame.kind != kind:

@@ -293,9 +293,7 @@ class _Start:
         discretion = Discretion()
         worker = self.reserve.take(MODULES[plan.kind], plan, fds, partial(_log, name, discretion))
         self.stack.callback(worker.kill)
-        station = Station(name, worker)
-        station.discretion = discretion
-        return station
+        return Station(name, worker, discretion=discretion)
 
     def _admitted(self, name: str, plan: SealPlan, payload: bytes) -> WorkerSeal:
         """What the worker reports of its seal, if that is as published and as required."""
