@@ -7,13 +7,16 @@ not come to a verdict leaves the sample unscored, with its reason.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from appliance.evals.agents.strategy import variables
 from appliance.evals.conversation import Answer, Ask, Steps, ask_one
 from appliance.evals.scorers.scorer import Outcome, Scored, Scorer, Unscored
 from appliance.runtime import schema
+from attest import canonical
+from attest.errors import MalformedInput
 from attest.job import Fraction, Sampling
 from attest.sample import Message
 
@@ -58,15 +61,10 @@ class Judge(Scorer):
 
 def judge(scene: Scene, spec: Judge, answer: Answer) -> Steps[Outcome]:
     """The score of the judge's verdict on the target's `answer`, or why there is none. Raises `MalformedInput`."""
-    variables: dict[str, Any] = {
-        **scene.task.row,
-        "request": scene.task.messages[-1].content,
-        "reply": answer.text,
-        "target": scene.task.target,
-    }
+    known = variables(scene) | {"reply": answer.text, "target": scene.task.target}
     sources = (("system", spec.system), ("user", spec.user))
     messages = tuple(
-        Message.model_validate({"role": role, "content": scene.text(f"{spec.label}.{role}", source, variables)})
+        Message.model_validate({"role": role, "content": scene.text(f"{spec.label}.{role}", source, known)})
         for role, source in sources
         if source is not None
     )
@@ -83,7 +81,7 @@ def judge(scene: Scene, spec: Judge, answer: Answer) -> Steps[Outcome]:
 
 def _verdict(text: str) -> str:
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = canonical.loads(text.encode(), "verdict")
+    except (MalformedInput, UnicodeEncodeError):
         return ""
     return str(value.get("verdict", "")) if isinstance(value, dict) else ""

@@ -101,6 +101,8 @@ def test_a_judge_that_comes_to_no_verdict_leaves_it_unscored(ruling: str | None)
         ({}, None),
         ([], None),
         ("{", None),
+        ('{"verdict": "safe", "verdict": "safe"}', None),
+        ("[" * 100_000, None),
     ],
 )
 def test_a_judge_may_give_its_reason_first(ruling: Any, score: str | None) -> None:
