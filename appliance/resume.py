@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from appliance.transcript import TranscriptWriter
 from attest import canonical, transcript
@@ -54,7 +55,7 @@ class Drawn(Model):
 class Mark(Model):
     """What stands beside a transcript that is being written."""
 
-    format: str = "vitrine/resume/v1"
+    format: Literal["vitrine/resume/v1"] = "vitrine/resume/v1"
     """The format's name and version."""
     attempts: tuple[EarlierAttempt, ...]
     """The attempts that drew the samples it vouches for, in order."""
@@ -120,10 +121,13 @@ def held(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise EnvironmentProblem(f"expected the folder of an incomplete run at {folder}: {error.strerror}") from None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EnvironmentProblem(
+                f"another run is writing to {folder}: wait until it has ended, or end it"
+            ) from None
         yield
-    except BlockingIOError:
-        raise EnvironmentProblem(f"another run is writing to {folder}: wait until it has ended, or end it") from None
     finally:
         os.close(fd)
 
@@ -182,8 +186,6 @@ def take_up(folder: Path, key: bytes, drawn: Drawn) -> Earlier:
     this lab's or was not drawn by `drawn`.
     """
     mark = canonical.parse(Mark, _read(folder / MARK, MAX_MARK_BYTES), MARK)
-    if mark.format != Mark.model_fields["format"].default:
-        raise MalformedInput(MARK, f"expected format {Mark.model_fields['format'].default}, found {mark.format!r:.80}")
     if not hmac.compare_digest(_mac(key, drawn, mark.attempts, mark.head), mark.mac):
         raise VerificationError(
             "resume",
