@@ -198,5 +198,5 @@ def format_of(data: Path) -> str:
 
 
 def name_of(text: str) -> str:
-    """`text` as a suite's name."""
+    """`text` as a name of ours."""
     return re.sub(r"[^a-z0-9_.-]+", "-", text.lower())[:64].strip("-_.") or "imported"

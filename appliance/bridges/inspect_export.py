@@ -42,6 +42,7 @@ from attest.results import Results, SuiteResult
 from attest.sample import Choice, Generation, Message, SampleRecord, Turn
 
 STOPS = {"eos": "stop", "stop": "stop", "length": "max_tokens", "context": "model_length"}
+"""Why a completion ended, in our words and in Inspect's."""
 
 
 def logs(files: Mapping[str, bytes]) -> Iterator[tuple[str, Any]]:

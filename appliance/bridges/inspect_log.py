@@ -16,7 +16,9 @@ from typing import Any, Final
 
 import yaml
 
+from appliance.bridges.imports import name_of
 from appliance.evals.replay import COLUMN, Recorded, Recording
+from appliance.evals.scorers.scorer import share
 from attest import canonical
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, MalformedInput, Unsupported
@@ -158,18 +160,13 @@ def score_of(value: Any) -> str | None:
         number = Decimal(repr(float(value)))
     if number is None or not 0 <= number <= 1:
         return None
-    return f"{number.quantize(Decimal('1e-12')):f}".rstrip("0").rstrip(".") or "0"
+    return share(number).value
 
 
 def limits(args: dict[str, Any]) -> dict[str, Any]:
     """The job's bounds, as the provider was told them."""
     known = {name: args[name] for name in ("context_tokens", "memory_bytes") if name in args}
     return {"limits": known} if known else {}
-
-
-def name_of(text: str) -> str:
-    """`text` as a name of ours."""
-    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower())[:64].strip("-_.") or "inspect"
 
 
 def unique(names: list[str]) -> list[str]:

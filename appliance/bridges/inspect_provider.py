@@ -34,7 +34,8 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolCall, ToolChoice, ToolInfo
 
-from appliance.bridges.session import Reply, Session, Settings, open_session
+from appliance.bridges.inspect_export import STOPS
+from appliance.bridges.session import Reply, Session, Settings, decimal, open_session
 from appliance.evals.conversation import Ask
 from appliance.evals.tools import calls
 from appliance.runtime import schema
@@ -54,7 +55,6 @@ OUTSIDE: Final = frozenset(
     }
 )  # fmt: skip
 """Settings of connections and of Inspect itself, which change no reply."""
-STOPS: Final = {"eos": "stop", "stop": "stop", "length": "max_tokens", "context": "model_length"}
 MAX_TOKENS: Final = 1024
 """Of a completion whose task says nothing; the context bounds it as well."""
 
@@ -202,8 +202,3 @@ def recorded(reply: Reply) -> dict[str, Any]:
         "prompt_tokens": list(answer.prompt_tokens),
         **{name: part.model_dump(mode="json") for name, part in parts.items() if part is not None},
     }
-
-
-def decimal(value: float) -> str:
-    """A number of a task as our settings write it."""
-    return f"{value:.12f}".rstrip("0").rstrip(".")

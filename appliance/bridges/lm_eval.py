@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from lm_eval.api.model import LM
 
-from appliance.bridges.session import Reply, Session, choose, complete
+from appliance.bridges.session import Reply, Session, choose, complete, decimal
 from attest.errors import MalformedInput, Unsupported
 from attest.job import Sampling
 
@@ -101,11 +101,6 @@ def sampling(settings: Mapping[str, Any]) -> Sampling:
         min_p=decimal(settings.get("min_p", 0)),
         max_tokens=int(settings.get("max_gen_toks", MAX_TOKENS)),
     )
-
-
-def decimal(value: float | str) -> str:
-    """A number of a task as our settings write it."""
-    return f"{float(value):.12f}".rstrip("0").rstrip(".")
 
 
 def answered(reply: Reply) -> Reply:

@@ -180,6 +180,11 @@ def read_reply(ask: Ask, payload: bytes) -> Reply:
     return Reply(read(ask, value), tuple(one is True for one in greedy) if isinstance(greedy, list) else ())
 
 
+def decimal(value: float | str) -> str:
+    """A number of another harness's settings as ours write it."""
+    return f"{float(value):.12f}".rstrip("0").rstrip(".")
+
+
 @contextmanager
 def open_session(model: Path, *, engine: Path | None = None, settings: Settings = USUAL) -> Iterator[Session]:
     """A session with the GGUF file `model` (of shards, the first); the worker is killed when the context ends.

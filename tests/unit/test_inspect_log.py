@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.bridges import inspect_log
+from appliance.bridges import imports, inspect_log
 from attest.digest import digest_of
 from attest.errors import VitrineError
 
@@ -51,7 +51,7 @@ def test_a_score_is_read_as_inspect_reads_it_or_is_none(value: Any, score: str |
 
 @given(st.text(max_size=100))
 def test_every_name_becomes_one_of_ours(text: str) -> None:
-    assert re.fullmatch(r"[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?", inspect_log.name_of(text))
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?", imports.name_of(text))
 
 
 def test_names_that_become_the_same_are_told_apart() -> None:
