@@ -86,8 +86,9 @@ class Candidate:
                 return value
             case {"raised": str(name)}:
                 kind = getattr(builtins, name, None)
-                known = isinstance(kind, type) and issubclass(kind, Exception)
-                raise kind() if known and kind is not None else RuntimeError(name[:MAX_REASON_CHARS])
+                if isinstance(kind, type) and issubclass(kind, Exception):
+                    raise kind
+                raise RuntimeError(name[:MAX_REASON_CHARS])
         raise self._end("failed", "the answer is no answer")
 
     def _left(self) -> float:

@@ -23,7 +23,8 @@ def load(data: bytes) -> Any:
     """The value of `data`. Raises `ValueError`."""
     try:
         return _value(json.loads(data))
-    except (RecursionError, TypeError) as error:  # a key or member that cannot be one
+    # A key or member that cannot be one; a number that is too large.
+    except (RecursionError, TypeError, OverflowError) as error:
         raise ValueError(f"expected a plain value: {error}") from None
 
 
