@@ -20,7 +20,7 @@ from appliance import resources
 from appliance.evals.suite import Suite
 from attest import canonical
 from attest.errors import MalformedInput, Unsupported
-from attest.job import Job
+from attest.job import Claim, Job
 
 MAX_BYTES = 4 << 20
 RESOURCE = "resource:"
@@ -115,11 +115,10 @@ def load_suites(loaded: LoadedJob, data: tuple[Path, ...] = ()) -> list[LoadedSu
         suite = parse(Suite, _read(path), f"suite {path.name}")
         suites.append(LoadedSuite(suite, path, _find(suite, path.parent, data)))
         roles = {"target", *(role for role in ("attacker", "judge") if getattr(entry, role) is not None)}
-        if suites[-1].suite.needs != roles:
+        if suite.needs != roles:
             raise MalformedInput(
                 "job",
-                f"suite {suites[-1].suite.name!r} needs models for {sorted(suites[-1].suite.needs)}, "
-                f"and the job names {sorted(roles)}",
+                f"suite {suite.name!r} needs models for {sorted(suite.needs)}, and the job names {sorted(roles)}",
             )
     names = [item.suite.name for item in suites]
     if len(set(names)) != len(names):
@@ -129,27 +128,30 @@ def load_suites(loaded: LoadedJob, data: tuple[Path, ...] = ()) -> list[LoadedSu
         raise MalformedInput("job", f"expected suites whose data sets have names of their own, found {twice} twice")
     models = [model.id for model in loaded.job.models]
     for claim in loaded.job.claims:
-        entries = [
-            entry for entry, item in zip(loaded.job.suites, suites, strict=True) if item.suite.name == claim.suite
-        ]
-        for model in filter(None, (claim.model, claim.versus)):
-            if any(model not in entry.targets(models) for entry in entries):
-                raise MalformedInput("job", f"a claim is about suite {claim.suite!r} on {model!r}, where it is not run")
-        scorers = [spec for item in suites if item.suite.name == claim.suite for spec in item.suite.scorers]
-        known = {spec.label for spec in scorers}
-        if claim.versus is None:
-            known |= {one.name for item in suites if item.suite.name == claim.suite for one in item.suite.aggregates}
-        if claim.metric not in known:
-            raise MalformedInput(
-                "job", f"a claim is about {claim.metric!r} of suite {claim.suite!r}; that suite has {sorted(known)}"
-            )
-        attacks = [item.suite.attack for item in suites if item.suite.name == claim.suite and item.suite.attack]
-        strategies = [strategy.label for attack in attacks for strategy in attack.strategies]
-        if strategies and claim.category not in (None, *strategies):
-            raise MalformedInput(
-                "job", f"a claim is about strategy {claim.category!r} of suite {claim.suite!r}; it has {strategies}"
-            )
+        if claim.suite not in names:
+            raise MalformedInput("job", f"a claim is about suite {claim.suite!r}; the job has {names}")
+        place = names.index(claim.suite)
+        _check_claim(claim, suites[place].suite, loaded.job.suites[place].targets(models))
     return suites
+
+
+def _check_claim(claim: Claim, suite: Suite, targets: tuple[str, ...]) -> None:
+    """Raise `MalformedInput` unless `claim` is about something that `suite` finds out about `targets`."""
+    for model in filter(None, (claim.model, claim.versus)):
+        if model not in targets:
+            raise MalformedInput("job", f"a claim is about suite {claim.suite!r} on {model!r}, where it is not run")
+    known = {spec.label for spec in suite.scorers}
+    if claim.versus is None:
+        known |= {one.name for one in suite.aggregates}
+    if claim.metric not in known:
+        raise MalformedInput(
+            "job", f"a claim is about {claim.metric!r} of suite {claim.suite!r}; that suite has {sorted(known)}"
+        )
+    strategies = [strategy.label for strategy in suite.attack.strategies] if suite.attack else []
+    if strategies and claim.category not in (None, *strategies):
+        raise MalformedInput(
+            "job", f"a claim is about strategy {claim.category!r} of suite {claim.suite!r}; it has {strategies}"
+        )
 
 
 def locate(path: str, folder: Path) -> Path:
