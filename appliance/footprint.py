@@ -15,7 +15,7 @@ from pathlib import Path
 
 from appliance import gguf
 from appliance.gguf import GGUFHeader
-from appliance.schedule import stages
+from appliance.schedule import needed, stages
 from attest.errors import EnvironmentProblem, VitrineError
 from attest.job import Job
 
@@ -67,12 +67,7 @@ class Footprint:
 def of(job: Job, models: Mapping[str, ModelFile]) -> Footprint:
     """What `job` takes with these models, by name."""
     names = [model.id for model in job.models]
-    needs = [
-        frozenset(name for name in (target, entry.attacker, entry.judge) if name is not None)
-        for target in names
-        for entry in job.suites
-        if target in entry.targets(names)
-    ]
+    needs = [needed(entry, target) for target in names for entry in job.suites if target in entry.targets(names)]
     caches = {name: cache_bytes(job, model.header) for name, model in models.items()}
     loaded = [stage.models for stage in stages(job, needs)]
     loaded += [frozenset({name}) for name in names]  # one without a suite is loaded alone, for its self-test

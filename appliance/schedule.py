@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from attest.job import Job
+from attest.job import Job, JobSuite
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Stage:
     """Their places in the plan."""
     models: frozenset[str]
     """The models."""
+
+
+def needed(entry: JobSuite, target: str) -> frozenset[str]:
+    """The models that a suite of a job needs with `target` under test, in whatever role."""
+    return frozenset(name for name in (target, entry.attacker, entry.judge) if name is not None)
 
 
 def stages(job: Job, needs: Sequence[frozenset[str]]) -> list[Stage]:

@@ -226,8 +226,7 @@ def _needs(job: Job, suites: Sequence[LoadedSuite], plan: Sequence[PlannedSuite]
     for planned in plan:
         if planned.suite not in entries:
             raise MalformedInput("plan of worker eval", f"expected suites of the job, found {planned.suite!r}")
-        entry = entries[planned.suite]
-        found.append(frozenset(name for name in (planned.model, entry.attacker, entry.judge) if name is not None))
+        found.append(schedule.needed(entries[planned.suite], planned.model))
     return found
 
 
