@@ -100,9 +100,7 @@ def _csv(data: bytes, what: str) -> Iterator[Row]:
     csv.field_size_limit(MAX_FIELD_CHARS)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = next(reader, [])
-        if not header or len(set(header)) != len(header) or "" in header:
-            raise MalformedInput(what, f"expected a first line of unique column names, found {header[:20]}")
+        header = _header(next(reader, []), what)
         for fields in reader:
             if not fields:
                 continue
@@ -113,6 +111,12 @@ def _csv(data: bytes, what: str) -> Iterator[Row]:
             yield dict(zip(header, fields, strict=True))
     except csv.Error as error:
         raise MalformedInput(what, f"line {reader.line_num}: {error}") from None
+
+
+def _header(names: list[str], what: str) -> list[str]:
+    if not names or len(set(names)) != len(names) or "" in names:
+        raise MalformedInput(what, f"expected a first line of unique column names, found {names[:20]}")
+    return names
 
 
 def _bare_csv(data: bytes, what: str) -> Iterator[Row]:
@@ -129,9 +133,7 @@ def _bare_csv(data: bytes, what: str) -> Iterator[Row]:
         if field.end() < len(text) and text[field.end()] == ",":
             continue
         if not header:
-            header = fields
-            if len(set(header)) != len(header) or "" in header:
-                raise MalformedInput(what, f"expected a first line of unique column names, found {header[:20]}")
+            header = _header(fields, what)
         elif len(fields) != len(header):
             raise MalformedInput(what, f"row {row}: expected {len(header)} columns, found {len(fields)}")
         else:

@@ -38,7 +38,7 @@ def prepare(_fds: Mapping[str, int]) -> None:
 def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], _prepared: None) -> None:
     """Plan, run, score; the results last."""
     job = canonical.validate(Job, config["job"], "job")
-    planned = make_plan(config, fds)
+    planned = make_plan(job, config, fds)
     entries = [each.entry() for each in planned]
     link.send_json(Kind.READY, [entry.model_dump(mode="json") for entry in entries])
     records = finished(link, planned)
@@ -113,15 +113,14 @@ class LinkDesk:
         return frame.route, frame.tag, value if isinstance(value, dict) else {}
 
 
-def make_plan(config: dict[str, Any], fds: Mapping[str, int]) -> list[Planned]:
+def make_plan(job: Job, config: dict[str, Any], fds: Mapping[str, int]) -> list[Planned]:
     """Every suite on every model that it is for, models outermost."""
-    seed = config["job"].get("seed", 0)
     suites = []
     for item in config["suites"]:
         suite = canonical.validate(Suite, item["suite"], "suite")
         entry = canonical.validate(JobSuite, item["entry"], "suite entry")
         rows, shots = _rows(suite, fds)
-        chosen = Selection(limit=entry.limit, shuffle=entry.shuffle, shots=shots, seed=seed)
+        chosen = Selection(limit=entry.limit, shuffle=entry.shuffle, shots=shots, seed=job.seed)
         suites.append((entry, suite, prompts.tasks(suite, rows, chosen)))
     return plan.make(config["models"], suites)
 

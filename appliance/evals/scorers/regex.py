@@ -61,7 +61,7 @@ class Regex(Scorer):
         return bit(captured.casefold() == target.casefold() if self.ignore_case else captured == target)
 
 
-def compiled(pattern: str, ignore_case: bool) -> re2.Regexp:
+def compiled(pattern: str, ignore_case: bool) -> re2._Regexp:
     """The pattern's program, bounded in size. Raises `ValueError`."""
     options = re2.Options()
     options.max_mem = MAX_PROGRAM_BYTES
