@@ -74,11 +74,11 @@ def revoked_command(
     made, now = _open(authority), datetime.now(UTC)
     data = read_file(authority / LIST, MAX_BYTES)
     validity.of("revocation-list", data, str(authority / LIST))
-    before = x509.load_der_x509_crl(data)
-    numbers = {entry.serial_number for entry in before} | {_number(text) for text in serial or ()}
-    files.write_file(authority / LIST, made.revocations(now, days=LIST_DAYS, revoked=sorted(numbers)))
+    before = {entry.serial_number: entry.revocation_date_utc for entry in x509.load_der_x509_crl(data)}
+    revoked = {_number(text): now for text in serial or ()} | before
+    files.write_file(authority / LIST, made.revocations(now, days=LIST_DAYS, revoked=revoked))
     until = (now + timedelta(days=LIST_DAYS)).date()
-    console.OUT.print(f"{authority / LIST}: {len(numbers)} certificates, until {until}")
+    console.OUT.print(f"{authority / LIST}: {len(revoked)} certificates, until {until}")
 
 
 @app.command("vouch")

@@ -9,7 +9,7 @@ Refused: a key that nobody vouched for, or only another certificate of the key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -76,15 +76,15 @@ class TpmKeys:
             certificate=builder.sign(self.authority.key, hashes.SHA256()).public_bytes(Encoding.DER)
         )
 
-    def revocations(self, moment: datetime, *, days: int, revoked: Sequence[int] = ()) -> bytes:
-        """The list of certificates that were taken back (serial numbers), DER, for `days`."""
+    def revocations(self, moment: datetime, *, days: int, revoked: Mapping[int, datetime] | None = None) -> bytes:
+        """The list of certificates that were taken back (serial number to when), DER, for `days`."""
         moment = moment.replace(microsecond=0)
         builder = x509.CertificateRevocationListBuilder(
             self.authority.certificate.subject, moment, moment + timedelta(days=days)
         )
-        for serial in revoked:
+        for serial, since in sorted((revoked or {}).items()):
             builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder(serial_number=serial, revocation_date=moment).build()
+                x509.RevokedCertificateBuilder(serial_number=serial, revocation_date=since).build()
             )
         return builder.sign(self.authority.key, hashes.SHA256()).public_bytes(Encoding.DER)
 

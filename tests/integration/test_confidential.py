@@ -26,12 +26,15 @@ from appliance.attester import host
 from appliance.attester.host import Devices, Given
 from appliance.cli import app
 from appliance.enclave.tpm_device import Tpm
+from appliance.notary.attestation_keys import TpmKeys
+from appliance.notary.ca import Authority
 from attest import canonical, capsule, policy, verify
 from attest import tpm as tpm_package
 from attest.capsule import Item
 from attest.cli import read_bundle
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
+from attest.keys import read_private_key
 from attest.manifest import Platform
 from tests.conftest import Made
 from tests.fakes import authority, nitro, nvgpu, sevsnp, tdx
@@ -351,10 +354,18 @@ def test_a_lab_vouches_for_a_tpm_from_the_command_line(tmp_path: Path) -> None:
     assert command("tpm", "revoked", "--authority", authority, "--serial", f"{serial:x}").exit_code == 0
     with pytest.raises(VerificationError, match="tpm/revoked"):
         judged()
-    # What was taken back stays so.
-    assert command("tpm", "revoked", "--authority", authority).exit_code == 0
+    # What was taken back stays so, since when it was.
+    certified = x509.load_pem_x509_certificate((authority / "root.pem").read_bytes())
+    made, long_ago = (
+        TpmKeys(Authority(certified, read_private_key(authority / "key.pem"))),
+        datetime(2020, 1, 1, tzinfo=UTC),
+    )
+    (authority / "revoked.crl").write_bytes(made.revocations(datetime.now(UTC), days=1, revoked={serial: long_ago}))
+    assert command("tpm", "revoked", "--authority", authority, "--serial", f"{serial:x}").exit_code == 0
     with pytest.raises(VerificationError, match="tpm/revoked"):
         judged()
+    (entry,) = x509.load_der_x509_crl((authority / "revoked.crl").read_bytes())
+    assert entry.revocation_date_utc == long_ago
     assert isinstance(command("tpm", "revoked", "--authority", authority, "--serial", "x").exception, MalformedInput)
     (authority / "revoked.crl").write_bytes(b"none")
     assert isinstance(command("tpm", "revoked", "--authority", authority).exception, MalformedInput)

@@ -95,7 +95,8 @@ def vouched(
 
 def items(kind: str = "software-root", *, root: bytes = LAB.root, revoked: tuple[int, ...] = ()) -> list[capsule.Item]:
     """What the collector has of the lab."""
-    lists = LAB.revocations(NOW - timedelta(hours=1), days=30, revoked=revoked)
+    made = NOW - timedelta(hours=1)
+    lists = LAB.revocations(made, days=30, revoked=dict.fromkeys(revoked, made))
     return [capsule.item("tpm", kind, "lab", root), capsule.item("tpm", "revocation-list", "lab", lists)]  # type: ignore[arg-type]
 
 
