@@ -47,7 +47,10 @@ _ENGINE = re.compile(r"(?:^|/)((?:ggml|llama)[a-z-]{0,30}\.(?:c|cpp|h)):([0-9]{1
 _PLACES = (
     re.compile(r"\b(row [0-9]{1,9})\b"),
     re.compile(r"\b(line [0-9]{1,9})\b"),
-    re.compile(r"\b(template '(?:prompt\.(?:system|user)|columns\.(?:id|target|choices(?:\.[0-9]{1,3})?))')"),
+    re.compile(
+        r"\b(template '(?:prompt\.(?:system|user)|columns\.(?:id|target|category|choice|choices(?:\.[0-9]{1,3})?)|"
+        r"shots\.(?:user|assistant))')"
+    ),
 )
 
 

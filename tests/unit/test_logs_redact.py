@@ -101,6 +101,11 @@ def test_not_many_lines_are_shown() -> None:
             "MalformedInput at suite canaries, row 3, template 'prompt.user';",
         ),
         ("MalformedInput", f"suite {SECRET}: row 12: expected, found {SECRET}", "MalformedInput at row 12;"),
+        (
+            "MalformedInput",
+            f"row 3, template 'shots.user': {SECRET}",
+            "MalformedInput at row 3, template 'shots.user';",
+        ),
         ("MalformedInput", f"data set rows.jsonl, line 7: {SECRET}", "MalformedInput at line 7;"),
         (SECRET, SECRET, "an error;"),
         ("print", SECRET, "an error;"),
