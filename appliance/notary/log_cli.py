@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from appliance.notary import files
+from appliance.notary.tiles import LOCK
 from attest import bundle as bundles
 from attest import canonical, console, growth, trust, verify, witnessed
 from attest.checkpoint import TrustedLog
@@ -17,10 +18,9 @@ from attest.errors import EnvironmentProblem
 from attest.growth import Growth
 from attest.ledger_cli import read_checkpoint, read_copy
 from attest.log import MAX_RECEIPT_BYTES
-from attest.tiles import CHECKPOINT, LogCopy
+from attest.tiles import CHECKPOINT, MAX_CHECKPOINT_BYTES, LogCopy
 
 app = typer.Typer(help="Hand out the lab's transparency log to auditors.", no_args_is_help=True)
-LOCK = "lock"
 
 LabOption = Annotated[Path, typer.Option(help="The lab's folder.")]
 OutOption = Annotated[Path, typer.Option(help="Where to; must not exist.")]
@@ -59,7 +59,7 @@ def checkpoint_command(out: OutOption, lab: LabOption = Path("lab")) -> None:
     """
     with files.exclusive(lab / "log" / LOCK):
         copy = _read(lab, lab / "log")
-        note = files.read_bounded(lab / "log" / CHECKPOINT, 1 << 14)
+        note = files.read_bounded(lab / "log" / CHECKPOINT, MAX_CHECKPOINT_BYTES)
     files.write_file(out, note, exclusive=True)
     console.OUT.print(f"{out}: {len(copy.leaves)} entries of {copy.checkpoint.origin}")
 

@@ -30,6 +30,7 @@ from attest.errors import MalformedInput, VerificationError
 from attest.tiles import CHECKPOINT, HEIGHT, MAX_CHECKPOINT_BYTES, MAX_LEAF_BYTES, WIDTH, split, tile_path
 
 LAYER = "notary"
+LOCK = "lock"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -74,7 +75,7 @@ class TileLog:
 
         Raises `VerificationError` (layer `notary`) where the directory is not what the log's key signed.
         """
-        with files.exclusive(self._directory / "lock"):
+        with files.exclusive(self._directory / LOCK):
             note = self._read_note()
             if note != self._note:
                 with self._or_forget():
