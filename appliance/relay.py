@@ -201,8 +201,9 @@ def relay(
             if interrupted():
                 raise KeyboardInterrupt
             now = time.monotonic()
-            busy = waiting or (programs is not None and programs.busy)
-            limit = min([end, *waiting.values()] if busy else [end, eval_deadline])
+            if waiting or (programs is not None and programs.busy):
+                eval_deadline = now + EVAL_TIMEOUT_S  # it waits itself
+            limit = min([end, eval_deadline, *waiting.values()])
             if now > limit:
                 raise _late(evals, models, waiting, now, end)
             _watch_writers(selector, stations)
@@ -215,7 +216,6 @@ def relay(
                     continue
                 if programs is not None and station in programs.stations:
                     _from_program(selector, station, evals, partial(programs.read, station))
-                    eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
                     continue
                 for frame in _frames(station):
                     if station is not evals and frame.kind == Kind.TESTED:
@@ -227,11 +227,10 @@ def relay(
                         _from_model(frame, models.index(station), station, evals, waiting)
                     elif frame.kind == Kind.RESULTS:
                         return frame.payload
+                    elif programs is not None and frame.kind == Kind.REQUEST and frame.route == PROGRAMS:
+                        if not programs.submit(frame):
+                            raise evals.failure("it asks for more trials than may wait")
                     else:
-                        if programs is not None and frame.kind == Kind.REQUEST and frame.route == PROGRAMS:
-                            if not programs.submit(frame):
-                                raise evals.failure("it asks for more trials than may wait")
-                            continue
                         # What comes after a model's first request waits for its self-test.
                         patience_s = TIMEOUT_S if frame.route in asked - tested else 0.0
                         _from_evals(frame, evals, models, writer, waiting, limit_s + patience_s, on_sample)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from typing import Any, cast
 import pytest
 
 from appliance.frames import ChannelError, Frame, Kind, Reader, pack, write_all
+from appliance.programs import PROGRAMS
+from appliance.programs.pool import Programs
 from appliance.relay import Station, WorkerFailure, finish, relay
 from appliance.seal.launch import Worker
 from appliance.transcript import TranscriptWriter
@@ -204,6 +207,44 @@ def test_a_model_that_does_not_answer_in_time_ends_the_run(
             on_tested=lambda _route, _payload: None,
         )
     assert caught.value.worker == "model.a"
+
+
+def test_trials_that_take_long_are_not_held_against_the_eval_worker(
+    start: Any, writer: TranscriptWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.relay.EVAL_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("appliance.programs.pool.TRIAL_TIMEOUT_S", 4.0)
+    replies = []
+
+    def evals(end: End) -> None:
+        end.send(Kind.REQUEST, b"{}", PROGRAMS, 4)
+        replies.append(end.receive())
+        time.sleep(1.3)
+        end.send(Kind.RESULTS, b"done")
+
+    def hire() -> Station:
+        says = f"import os, time; os.write(1, {pack(Kind.HELLO, b'{}')!r}); time.sleep(60)"
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = subprocess.Popen([sys.executable, "-c", says], **pipes, start_new_session=True)
+        assert process.stdin is not None and process.stdout is not None
+        pump = threading.Thread(target=lambda: None)
+        pump.start()
+        return Station("program", Worker(process, process.stdin.fileno(), process.stdout.fileno(), pump))
+
+    found = relay(
+        start("eval", evals),
+        [],
+        writer,
+        sample_timeout_s=20,
+        end=time.monotonic() + 60,
+        on_sample=lambda: None,
+        on_tested=lambda _route, _payload: None,
+        programs=Programs(hire, lambda _hello: None),
+    )
+    assert found == b"done"
+    assert [(reply.route, reply.tag, reply.payload) for reply in replies] == [
+        (PROGRAMS, 4, b'{"reason":"","verdict":"timeout"}')
+    ]
 
 
 def test_stopping_brings_the_results_of_what_there_is(start: Any, writer: TranscriptWriter) -> None:
