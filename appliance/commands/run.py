@@ -210,6 +210,9 @@ def run(
     """
     if capsule is not None and appraise is None:
         raise typer.BadParameter("expected it beside --appraise", param_hint="--capsule")
+    for option, given in (("--vcek", vcek), ("--td-quote", td_quote), ("--key-certificate", key_certificate)):
+        if given is not None and not attester:
+            raise typer.BadParameter("expected it beside --attester", param_hint=option)
     check_wall(wall, engine=engine, image=image, runtime=runtime, tpm=tpm_state, attester=attester)
     hardware = Hardware(attester or "", vcek, td_quote, key_certificate)
     path = job or default_job()

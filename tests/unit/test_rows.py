@@ -53,6 +53,8 @@ def test_the_operator_takes_a_part_of_every_suite(
         (["--limit", "0"], 2, "limit"),
         (["--limit", "1", "--wall", "container"], 20, "job file"),
         (["--shuffle", "-1"], 2, "shuffle"),
+        (["--vcek", "vcek.pem"], 2, "--attester"),
+        (["--key-certificate", "key.json", "--attester", ""], 2, "--attester"),
     ],
 )
 def test_what_cannot_be_had_is_refused_before_anything_is_made(
