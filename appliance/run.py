@@ -40,6 +40,7 @@ from appliance.transcript import TranscriptWriter
 from attest import canonical, eventlog, lockfile
 from attest.canonical import JSON
 from attest.errors import EnvironmentProblem, MalformedInput, Unsupported, VerificationError
+from attest.files import read_file
 from attest.job import digest as job_digest
 from attest.manifest import ContainerSection, Wall
 from attest.results import PlannedSuite, Results
@@ -233,10 +234,7 @@ def _lock(
     request: Request, loaded: LoadedJob, suites: list[LoadedSuite], record: EngineRecord, progress: Progress
 ) -> tuple[bytes, Path]:
     if request.lock is not None:
-        try:
-            return request.lock.read_bytes(), request.lock.parent
-        except OSError as error:
-            raise MalformedInput(str(request.lock), f"expected a lockfile, found: {error.strerror}") from None
+        return read_file(request.lock, lockfile.MAX_BYTES), request.lock.parent
     LOG.warning("no lock given: pinning what is here now", advice="write one with `appliance lock` and review it")
     root = loaded.folder
     return lock.make(loaded, suites, engine=request.engine, record=record, root=root, progress=progress), root

@@ -14,7 +14,7 @@ from appliance.commands.options import EngineOption, JsonOption
 from appliance.engine import places
 from appliance.progress import Reporter
 from attest import console, lockfile
-from attest.errors import MalformedInput
+from attest.files import read_file
 
 
 def boot(
@@ -28,7 +28,7 @@ def boot(
 
         appliance boot demo.lock
     """
-    data = _read(lock)
+    data = read_file(lock, lockfile.MAX_BYTES)
     folder = places.find(engine, lockfile.read(data).numerics.profile)
     with (
         Reporter() as progress,
@@ -44,10 +44,3 @@ def boot(
         for register, value in booted.registers.items():
             console.OUT.print(f"register {register:<10} {value}")
         console.OUT.print(f"booted: {len(booted.events)} events, lock {booted.lock_digest}")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MalformedInput(str(path), f"expected a readable file, found: {error.strerror}") from None

@@ -17,6 +17,7 @@ from appliance.engine import recipe as recipes
 from appliance.progress import Reporter
 from attest import console, lockfile
 from attest.digest import digest_of
+from attest.durable import write_file
 
 WallOption = Annotated[
     Literal["process", "container"],
@@ -68,8 +69,6 @@ def lock(
             text = locks.make(
                 loaded, suites, engine=folder, record=record, root=out.parent, version=version, progress=progress
             )
-    temporary = out.with_name(f".{out.name}.new")
-    temporary.write_bytes(text)
-    temporary.replace(out)
+    write_file(out, text)
     made = lockfile.read(text)
     console.OUT.print(f"wrote {out}: version {made.version}, {len(made.artifacts)} artifacts, {digest_of(text)}")
