@@ -1,7 +1,9 @@
-"""Where the project's data files lie: in a checkout beside the packages, in an installed wheel inside this one."""
+"""Where the project's data files lie: in a checkout beside the packages, in an installed wheel inside this one; and
+what it keeps for a user."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from attest.errors import MalformedInput
@@ -22,6 +24,11 @@ def images() -> Path:
 def policy() -> Path:
     """Seccomp allow-lists, appraisal policies and the published schemas."""
     return _data("policy")
+
+
+def cache(*parts: str) -> Path:
+    """A folder of ours in the user's cache. Nothing is made there."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vitrine", *parts)
 
 
 def inside(path: str) -> Path:

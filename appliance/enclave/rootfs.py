@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance import resources
 from attest.digest import digest_file, digest_of
 from attest.errors import EnvironmentProblem, VerificationError
 
@@ -37,7 +38,7 @@ class Image:
 
 def cache() -> Path:
     """The folder of unpacked images."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitrine" / "image"
+    return resources.cache("image")
 
 
 def open_image(layout: Path, cache_folder: Path | None = None) -> Image:

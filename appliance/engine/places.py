@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from appliance import resources
 from appliance.lock import RECORD
 from attest.errors import EnvironmentProblem
 
@@ -12,8 +12,7 @@ from attest.errors import EnvironmentProblem
 def cached(name: str) -> Path:
     """The folder in the user's cache for the engine called `name`: its profile, and where it is for another
     architecture, that."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "vitrine" / "engine" / name
+    return resources.cache("engine", name)
 
 
 def find(given: Path | None, profile: str) -> Path:

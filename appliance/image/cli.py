@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from appliance import resources
 from appliance.image import authenticode, machine, measure, oci, provenance, secure_boot, snp, tdx, vm
 from appliance.image import build as builds
 from appliance.image import inspect as inspections
@@ -19,6 +20,7 @@ from appliance.image.recipe import ARCHITECTURES, Architecture
 from appliance.notary import lab as labs
 from attest import console
 from attest.digest import digest_file, digest_of
+from attest.durable import write_file
 from attest.errors import EnvironmentProblem
 from attest.reference import Launch, ReferenceValues, SnpLaunch, TdxLaunch
 
@@ -230,8 +232,7 @@ def unpack_command(
 
 def default_cache() -> Path:
     """The folder that packages are kept in, where none is named."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "vitrine" / "packages"
+    return resources.cache("packages")
 
 
 def _this_machine() -> Architecture:
@@ -290,10 +291,8 @@ def _show(values: ReferenceValues) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        write_file(path, data)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {path}: {error.strerror}") from None
 
