@@ -57,7 +57,7 @@ def test_a_resumed_transcript_is_the_uninterrupted_one(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 2000))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_a_transcript_cut_anywhere_is_taken_up_to_its_mark_or_refused(
     tmp_path_factory: pytest.TempPathFactory, cut: int
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_missing_file_is_told(tmp_path: Path, name: str) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_any_mark_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     folder = write(tmp_path_factory.mktemp("mark") / "a", RECORDS[:1])
     (folder / resume.MARK).write_bytes(data)
