@@ -311,23 +311,23 @@ def finish(evals: Station, writer: TranscriptWriter, timeout_s: float = 60.0) ->
     raise evals.failure(f"expected results within {timeout_s:g} s, found none")
 
 
-def _frames(station: Station) -> list[Frame]:
-    """What has come. Frames that came with one that was expected earlier are taken before the stream's end is told."""
+def _frames(station: Station) -> Iterator[Frame]:
+    """What has come, one by one: what ends the run at one frame leaves those behind it for `finish`, which would
+    otherwise store samples with a gap before them. Frames that came earlier are taken before the stream's end is told.
+    """
     try:
-        frames = _taken(station)
-        if not frames:
+        frame = station.reader.take()
+        if frame is None:
             station.reader.fill()
-            frames = _taken(station)
+            frame = station.reader.take()
     except ChannelError as error:
         raise station.failure(str(error)) from None
-    return frames
-
-
-def _taken(station: Station) -> list[Frame]:
-    frames = []
-    while (frame := station.reader.take()) is not None:
-        frames.append(frame)
-    return frames
+    while frame is not None:
+        yield frame
+        try:
+            frame = station.reader.take()
+        except ChannelError as error:
+            raise station.failure(str(error)) from None
 
 
 def _from_evals(

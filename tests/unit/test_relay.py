@@ -247,6 +247,21 @@ def test_trials_that_take_long_are_not_held_against_the_eval_worker(
     ]
 
 
+def test_no_sample_is_lost_behind_the_frame_that_ends_the_run(start: Any, writer: TranscriptWriter) -> None:
+    def evals(end: End) -> None:
+        samples = [pack(Kind.SAMPLE, b'{"n":%d}' % number) for number in range(3)]
+        write_all(end.out, samples[0] + pack(Kind.REQUEST, b"", 9) + samples[1], 20)
+        while end.receive().kind != Kind.STOP:
+            pass
+        write_all(end.out, samples[2] + pack(Kind.RESULTS, b"some"), 20)
+
+    station = start("eval", evals)
+    with pytest.raises(WorkerFailure, match="out of place"):
+        carry(station, [start("model.a", idle)], writer)
+    assert finish(station, writer, 20) == b"some"
+    assert writer.samples == [b'{"n":0}', b'{"n":1}', b'{"n":2}']
+
+
 def test_stopping_brings_the_results_of_what_there_is(start: Any, writer: TranscriptWriter) -> None:
     def evals(end: End) -> None:
         while end.receive().kind != Kind.STOP:
