@@ -27,6 +27,7 @@ from attest.reference import ReferenceValues
 
 if TYPE_CHECKING:
     from attest.machine import Quoted
+    from attest.rollback import Kept
 
 LAYER = "evidence"
 FORMATS: Final[Mapping[str, Platform]] = {
@@ -137,6 +138,11 @@ def image(evidence: Evidence) -> str | None:
 def counter(evidence: Evidence) -> RunCounter | None:
     """Where the counter of runs stood, by a TPM's evidence of a start; taken from it as `image` is."""
     return None if evidence.of("tpm") is None else _unbound(evidence).counter
+
+
+def versions(evidence: Evidence) -> tuple[Kept, ...]:
+    """The versions that a TPM keeps, by its evidence of a start; taken from it as `image` is."""
+    return () if evidence.of("tpm") is None else _unbound(evidence).versions
 
 
 def identify(evidence: Evidence, known: Sequence[ReferenceValues]) -> ReferenceValues:

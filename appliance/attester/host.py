@@ -81,6 +81,11 @@ class HostAttester:
         self.before = told.before if told else None
         """What the TPM's application register held before the run; None without a TPM."""
 
+    def admit(self, name: str, version: int) -> None:
+        """Have the TPM, where there is one, refuse the lock of an older run of the job `name`."""
+        if self._told:
+            self._told.admit(name, version)
+
     def start(self, log: EventLog, job: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
         """Tell the TPM boot and job; evidence of all."""
         return (*(self._told.start(log, job, extra) if self._told else ()), *self._items(extra))
