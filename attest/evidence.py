@@ -127,12 +127,16 @@ def check_end(
 
 
 def image(evidence: Evidence) -> str | None:
-    """The measurement of the image that a TPM's evidence is of, as in a certificate's identity; None without one.
+    """What a certificate's identity says of the machine's image: the registers that a TPM quoted, or without a TPM the
+    launch measurement (`attest.launch`); None where the hardware measures no start.
 
-    Taken from the evidence as it is: whoever uses it has verified that. Raises `MalformedInput`.
+    Taken from the evidence as it is: whoever uses it has verified that. Raises `MalformedInput`, `Unsupported`.
     """
-    item = evidence.of("tpm")
-    return None if item is None else reference.image_of(_unbound(evidence).values)
+    if evidence.of("tpm") is not None:
+        return reference.image_of(_unbound(evidence).values)
+    from attest import launch
+
+    return launch.image_of(dict(zip(evidence.platforms, evidence.items, strict=True)))
 
 
 def counter(evidence: Evidence) -> RunCounter | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,14 +30,18 @@ from attest import canonical, capsule, policy, verify
 from attest import tpm as tpm_package
 from attest.capsule import Item
 from attest.cli import read_bundle
-from attest.digest import digest_of
+from attest.digest import digest_of, sha256
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
 from attest.manifest import Platform
+from attest.profile import issuer_of
+from tests.conformance.clients import stock_clients
+from tests.conformance.clients.tampering import Case
 from tests.conftest import Made
 from tests.fakes import authority, nitro, nvgpu, sevsnp, tdx
 from tests.fakes.configfs import FakeRequests
 from tests.tools import azure_machine, swtpm
 from tests.tools.appraisals import toml
+from tests.tools.resign import resign
 
 COLLECTOR = ec.generate_private_key(ec.SECP256R1())
 MAKER = digest_of(COLLECTOR.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
@@ -205,6 +209,56 @@ def test_evidence_of_the_hardware_decides_how_far_a_bundle_is_trusted(name: str,
     plain = verify.verify(read_bundle(one.made.bundle), one.made.trusted_root)
     assert "confidential" not in plain.assurance
     assert any("was not looked at" in line for line in plain.not_proven) is ("tpm" not in one.scene.platforms)
+
+
+NAMED = {
+    "sev-snp": {"sev-snp": {"launch": "22" * 48}},
+    "tdx": {"tdx": {"mrtd": "d0" * 48, "rtmr1": "a1" * 48, "rtmr2": "00" * 48}},
+    "nitro": {"nitro": {f"pcr{number}": nitro.IMAGE.hex() for number in range(3)}},
+    "azure-sev-snp": {"azure": {f"sha256:{number}": "00" * 32 for number in (4, 9, 11)}},
+    "azure-tdx": {"azure": {f"sha256:{number}": "00" * 32 for number in (4, 9, 11)}},
+}
+"""The launch measurements that identities of machines without a TPM of their own name."""
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_the_identity_names_what_was_launched(name: str, ran: Callable[[str], Ran]) -> None:
+    found = ran(name).verify()
+    machine = found.identity.partition("/machine/")[2].partition("/")[0]
+    if name in NAMED:
+        assert machine == sha256(canonical.dumps(NAMED[name])).hex()
+    else:  # a TPM's registers, which the measured machine's tests look at; of a GPU nothing is launched
+        assert bool(machine) is (name == "tpm-and-tdx")
+    # Whoever pins it pins the image: a policy does, and a stock client.
+    for pinned, accepted in ((found.identity, True), (found.identity.replace(machine or "appliance", "0" * 64), False)):
+        required = policy.read(f'identity = "{pinned}"'.encode())
+        files = read_bundle(ran(name).made.bundle)
+        with nullcontext() if accepted else pytest.raises(VerificationError, match="signature/identity"):
+            verify.verify(files, ran(name).made.trusted_root, policy=required)
+
+
+def test_a_certificate_of_another_image_is_refused(ran: Callable[[str], Ran]) -> None:
+    """A lab that certifies what the evidence does not show."""
+    made = ran("sev-snp").made
+    measurement = ran("sev-snp").verify().identity.rpartition("/")[2]
+    for image in (None, "00" * 32):
+        with pytest.raises(VerificationError, match="identity/measurement"):
+            verify.verify(resign(made, identity=made.lab.identity(measurement, image)), made.trusted_root)
+
+
+def test_cosign_pins_the_launched_image(ran: Callable[[str], Ran], tmp_path: Path) -> None:
+    one = ran("sev-snp")
+    (tmp_path / "root.json").write_bytes(one.made.trusted_root)
+    try:
+        client = stock_clients.cosign(tmp_path / "root.json")
+    except stock_clients.Missing as missing:
+        pytest.skip(str(missing))
+    identity = one.verify().identity
+    other = identity.replace(identity.partition("/machine/")[2][:64], sha256(b"another image").hex())
+    for pinned, accepted in ((identity, True), (other, False)):
+        bundle, results = one.made.bundle / verify.SIGNATURE, one.made.bundle / verify.RESULTS
+        answer = client.ask(Case("image", "the identity", bundle.read_bytes(), results, pinned, issuer_of(pinned)))
+        assert answer.accepted is accepted, answer.reason
 
 
 @pytest.mark.parametrize("name", SCENES)
