@@ -120,7 +120,7 @@ def opened(platforms: Collection[Platform], devices: Devices, given: Given) -> I
         raise EnvironmentProblem("no hardware here speaks for a run: `appliance doctor` says what there could be")
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(devices.tpm()) if {"tpm", "azure"} & set(platforms) else None
-        sources = [_source(name, device, devices, given) for name in dict.fromkeys(platforms) if name != "tpm"]
+        sources = [source(name, device, devices, given) for name in dict.fromkeys(platforms) if name != "tpm"]
         told = None
         if device is not None and "tpm" in platforms:
             told = MachineAttester(device, devices.event_log, key_certificate=given.key_certificate)
@@ -164,7 +164,9 @@ def read_given(vcek: Path | None, td_quote: Path | None, key_certificate: Path |
     )
 
 
-def _source(platform: Platform, device: Tpm | None, devices: Devices, given: Given) -> Source:
+def source(platform: Platform, device: Tpm | None, devices: Devices, given: Given) -> Source:
+    """What gives evidence of this platform, any but a TPM; `device`: the vTPM, on Azure."""
+
     def sev_snp(extra: bytes) -> Model:
         return sevsnp.report(extra.ljust(REPORT_DATA, b"\0"), requests=devices.reports, certificate=given.vcek)
 

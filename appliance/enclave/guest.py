@@ -55,9 +55,10 @@ def _serve(fd: int) -> int:
         channel = _port(CHANNEL_PORT)
         if channel is None:
             return 0
+        from appliance.attester import guest
         from appliance.enclave import inside
 
-        return inside.main([str(channel)], attester)
+        return inside.main([str(channel)], guest.beside(attester))
 
 
 def _port(name: str) -> Path | None:
