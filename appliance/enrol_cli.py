@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from appliance import job as jobs
 from appliance import produce
 from appliance import run as running
+from appliance.commands.options import (
+    AttesterOption,
+    DataOption,
+    EngineOption,
+    Hardware,
+    KeyCertificateOption,
+    TdQuoteOption,
+    VcekOption,
+)
 from appliance.engine import places
 from appliance.notary import carried, gap
 from appliance.notary.gap import Shown
 from appliance.progress import Reporter
 from appliance.seal.requirement import Requirement
 from attest import console, job, lockfile
-from attest.errors import EnvironmentProblem
+from attest.errors import EnvironmentProblem, Unsupported
 from attest.files import read_file
 
 app = typer.Typer(
@@ -34,8 +43,8 @@ def request(
     invitation: Annotated[Path, typer.Option(help="The notary's invitation, from `notary invite`.")],
     out: Annotated[Path, typer.Option(help="The run's folder, for requests, answers and bundle; must not exist.")],
     lock: Annotated[Path | None, typer.Option(help="The reviewed lockfile; JOB.lock by default.")] = None,
-    engine: Annotated[Path | None, typer.Option(help="The engine's folder.", envvar="VITRINE_ENGINE")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="A folder in which data sets are looked for as well.")] = None,
+    engine: EngineOption = None,
+    data: DataOption = None,
     sign_incomplete: Annotated[
         bool, typer.Option("--sign-incomplete", help="Sign what there is when the run ends early; the bundle says so.")
     ] = False,
@@ -43,6 +52,14 @@ def request(
         Requirement,
         typer.Option(help="full: refuse to run where a layer of a worker's seal is missing; any: say so."),
     ] = "any",
+    attester: AttesterOption = None,
+    vcek: VcekOption = None,
+    td_quote: TdQuoteOption = None,
+    key_certificate: KeyCertificateOption = None,
+    wall: Annotated[
+        Literal["process", "container", "vm"],
+        typer.Option(help="What the run is behind; across an air gap the process wall alone."),
+    ] = "process",
 ) -> None:
     """Boot, ask the notary by file to register the run, run it once the answer is here, and ask for the signature.
 
@@ -52,7 +69,16 @@ def request(
     Example:
 
         appliance enroll request gsm8k.yaml --invitation invitation.json --out runs/1
+
+        appliance enroll request gsm8k.yaml --invitation invitation.json --out runs/2 --attester tpm
     """
+    if wall != "process":
+        raise Unsupported(
+            f"--wall {wall} across an air gap",
+            "expected --wall process: a run behind another wall asks a lab on its own host, `appliance run --wall "
+            f"{wall} --appraise POLICY`, because its key and its unsigned bundle end with the {wall} while people "
+            "carry files (docs/adr/0009)",
+        )
     loaded = jobs.load(job_file)
     lock = lock or job_file.with_suffix(".lock")
     if not lock.exists():
@@ -61,7 +87,8 @@ def request(
     lockfile.read(shown.lock)
     found = places.find(engine, loaded.job.numerics.profile)
     invited = read_file(invitation, gap.MAX_INVITATION_BYTES)
-    with carried.ask(out, invited, shown, Waiting()) as notary, Reporter() as progress:
+    hardware = Hardware(attester or "", vcek, td_quote, key_certificate)
+    with hardware.speaking() as speaker, carried.ask(out, invited, shown, Waiting()) as notary, Reporter() as progress:
         asked = running.Request(
             job=job_file,
             lab=notary,
@@ -71,6 +98,7 @@ def request(
             data=tuple(data or ()),
             sign_incomplete=sign_incomplete,
             require_seal=require_seal,
+            attester=speaker,
         )
         try:
             outcome = running.run(asked, progress)
