@@ -161,7 +161,10 @@ def run(
     key_certificate: KeyCertificateOption = None,
     appraise: Annotated[
         Path | None,
-        typer.Option(metavar="POLICY", help="Register and certify the run only when this policy accepts it."),
+        typer.Option(
+            metavar="POLICY",
+            help="Register and certify the run only when this policy accepts it: lab, auditor, partner, or a file.",
+        ),
     ] = None,
     capsule: Annotated[Path | None, typer.Option(help="With --appraise, collateral: see `attest capsule`.")] = None,
     as_json: JsonOption = False,
