@@ -16,7 +16,7 @@ from appliance.notary.lab import Lab
 from appliance.notary.protocol import Register
 from appliance.notary.remote import RemoteNotary
 from appliance.notary.tlog import Clock
-from attest import appraisal, conclusions, eventlog, evidence, job, lockfile
+from attest import appraisal, conclusions, eventlog, evidence, job, lockfile, rollback
 from attest import capsule as capsules
 from attest import policies as named
 from attest import policy as policies
@@ -96,6 +96,10 @@ class Appraiser:
         """Judge what is to be certified of the run that was registered with `asked`. Raises as `start`."""
         self.policy.check(manifest)
         self.policy.check_assurance(conclusions.ladder(manifest, self.start(asked)))
+        shown = asked.enrolment.evidence
+        kept = evidence.versions(shown) if shown else ()
+        rollback.check(kept, manifest, None)
+        self.policy.check_kept(manifest, kept)
 
 
 Judge = Callable[[str, Wall], Appraiser]

@@ -263,7 +263,7 @@ def test_the_command_carries_evidence_to_the_notary(
     lab = labs.create(tmp_path / "lab", "notary.example", now=now)
 
     def judge(challenge: str, wall: Wall) -> Appraiser:
-        return Appraiser(lab, policy.read(HARDWARE), None, now, challenge, wall)
+        return Appraiser(lab, policy.read(b"rollback_refused = true\n" + HARDWARE), None, now, challenge, wall)
 
     (tmp_path / "small.yaml").write_text(SMALL_JOB)
     command("appliance", "lock", tmp_path / "small.yaml", "--engine", engine)
@@ -283,6 +283,21 @@ def test_the_command_carries_evidence_to_the_notary(
     verified = verify.verify(read_bundle(tmp_path / "run" / "bundle"), lab.trusted_root)
     assert verified.manifest.evidence == ("tpm",)
     assert "/machine/" in verified.identity
+    # It was certified because its TPM kept the lock's version; without that, or with another, it is not.
+    request = gap.read_request((tmp_path / "run" / FIRST).read_bytes())
+    asked, appraiser = request.question, judge(request.challenge, "process")
+    assert isinstance(asked, Register) and asked.enrolment.evidence is not None
+    appraiser.end(verified.manifest, asked)
+    newer = verified.manifest.lock.model_copy(update={"version": 2})
+    with pytest.raises(VerificationError, match="rollback/lock"):
+        appraiser.end(verified.manifest.model_copy(update={"lock": newer}), asked)
+    silent = [
+        {name: part for name, part in item.items() if name != "versions"} for item in asked.enrolment.evidence.items
+    ]
+    shown = asked.enrolment.evidence.model_copy(update={"items": tuple(silent)})
+    bare = asked.model_copy(update={"enrolment": asked.enrolment.model_copy(update={"evidence": shown})})
+    with pytest.raises(VerificationError, match="policy/rollback"):
+        appraiser.end(verified.manifest, bare)
 
 
 @pytest.mark.parametrize("wall", ["container", "vm"])
