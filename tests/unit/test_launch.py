@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
-from attest import launch
+from appliance.image import cli
+from attest import launch, reference
 from attest.appraise.items import Gpu, Gpus, Nitro, Tdx
 from attest.errors import MalformedInput, VitrineError
 from attest.evidence import Evidence, image
+from attest.reference import SnpLaunch, TdxLaunch
 from attest.sevsnp import Evidence as SevSnp
 from tests.fakes import nitro, sevsnp, tdx
 from tests.fakes.nitro import Nsm
+from tests.tools import swtpm
+from tests.tools.manifests import D
 
 CHIP = sevsnp.Chip()
 
@@ -82,3 +86,19 @@ def test_an_enclave_without_its_registers_is_malformed() -> None:
 def test_an_sgx_enclave_is_named_by_its_measurement() -> None:
     quote = tdx.intel().quote(tdx.enclave(mr_enclave=b"\x33" * 32), version=3)
     assert named(document(Tdx(quote=quote))) == launch.image("tdx", {"mrenclave": "33" * 32})
+
+
+def test_what_identities_will_say_of_an_image_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a trust domain the firmware alone is predicted, which its identity is not made of."""
+    launches: list[Any] = [
+        SnpLaunch(platform="sev-snp", measurement="22" * 48, firmware=D, processor="EPYC-v4", processors=2,
+                  guest_features=1),
+        TdxLaunch(platform="tdx", measurement="d0" * 48, firmware=D, order="page"),
+    ]  # fmt: skip
+    values = reference.read((swtpm.RECORDED / "reference.json").read_bytes())
+    cli._show(values.model_copy(update={"launches": tuple(launches)}))
+    printed = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("identity")]
+    assert printed == [
+        ["identity", "by", "a", "TPM", f"/machine/{reference.image_of(values.registers)}"],
+        ["identity", "by", "sev-snp", f"/machine/{launch.image('sev-snp', {'launch': '22' * 48})}"],
+    ]
