@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from appliance.attester import host, versions
@@ -41,8 +42,12 @@ class Story:
         return (self.lab / "public/trusted_root.json").read_bytes()
 
     def command(self, *arguments: object) -> Any:
-        """`appliance`, in this process."""
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+        """`appliance`, in this process, whose logging is as before when it ends."""
+        before = structlog.get_config()
+        try:
+            return CliRunner().invoke(app, [str(argument) for argument in arguments])
+        finally:
+            structlog.configure(**before)
 
     def run(self, name: str, lock: int | None) -> Any:
         """A run that the TPM speaks for, with the lock of a version, or with one that is made for it."""
@@ -52,7 +57,7 @@ class Story:
 
     def entries(self) -> int:
         """How many entries the lab's log has."""
-        done = CliRunner().invoke(app, ["log", "checkpoint", "--lab", str(self.lab), "--out", str(self.at / "now")])
+        done = self.command("log", "checkpoint", "--lab", self.lab, "--out", self.at / "now")
         assert done.exit_code == 0, done.output
         text = (self.at / "now").read_text()
         (self.at / "now").unlink()
