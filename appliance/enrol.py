@@ -59,7 +59,10 @@ class Enrolled:
 
 
 def enrol(lab: Notary, attester: Attester | None, booted: Booted, the_job: Job) -> Enrolled:
-    """Make the boot key, take evidence of the start, register the run. Raises what lab and attester raise."""
+    """Make the boot key, take evidence of the start, register the run. Raises what lab and attester raise.
+
+    A lock that is older than one that ran on this machine is refused before the lab is asked to log anything.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     digest, key_digest = job.digest(the_job), digest_of_key(key)
     start = None
@@ -70,6 +73,7 @@ def enrol(lab: Notary, attester: Attester | None, booted: Booted, the_job: Job) 
             measurement=eventlog.measurement(booted.registers),
             challenge=lab.challenge(),
         )
+        attester.admit(the_job.name, booted.lock.version)
         extra = binding("start", nonce=the_job.nonce, key=key_digest, statement=statement.digest())
         items = attester.start(booted.log, digest, extra)
         start = Evidence(when="start", challenge=statement.challenge, before=attester.before, items=items)

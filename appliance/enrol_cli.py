@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from appliance import job as jobs
 from appliance import produce
 from appliance import run as running
-from appliance.commands.options import DataOption, EngineOption, RequireSealOption, SignIncompleteOption
+from appliance.commands.options import (
+    AttesterOption,
+    DataOption,
+    EngineOption,
+    Hardware,
+    KeyCertificateOption,
+    RequireSealOption,
+    SignIncompleteOption,
+    TdQuoteOption,
+    VcekOption,
+)
 from appliance.engine import places
 from appliance.notary import carried, gap
 from appliance.notary.gap import Shown
 from appliance.progress import Reporter
 from attest import console, job, lockfile
-from attest.errors import EnvironmentProblem
+from attest.errors import EnvironmentProblem, Unsupported
 from attest.files import read_file
 
 app = typer.Typer(
@@ -37,6 +47,14 @@ def request(
     data: DataOption = None,
     sign_incomplete: SignIncompleteOption = False,
     require_seal: RequireSealOption = "any",
+    attester: AttesterOption = None,
+    vcek: VcekOption = None,
+    td_quote: TdQuoteOption = None,
+    key_certificate: KeyCertificateOption = None,
+    wall: Annotated[
+        Literal["process", "container", "vm"],
+        typer.Option(help="What the run is behind; across an air gap the process wall alone."),
+    ] = "process",
 ) -> None:
     """Boot, ask the notary by file to register the run, run it once the answer is here, and ask for the signature.
 
@@ -46,7 +64,16 @@ def request(
     Example:
 
         appliance enroll request gsm8k.yaml --invitation invitation.json --out runs/1
+
+        appliance enroll request gsm8k.yaml --invitation invitation.json --out runs/2 --attester tpm
     """
+    if wall != "process":
+        raise Unsupported(
+            f"--wall {wall} across an air gap",
+            "expected --wall process: a run behind another wall asks a lab on its own host, `appliance run --wall "
+            f"{wall} --appraise POLICY`, because its key and its unsigned bundle end with the {wall} while people "
+            "carry files (docs/adr/0009)",
+        )
     loaded = jobs.load(job_file)
     lock = lock or job_file.with_suffix(".lock")
     if not lock.exists():
@@ -55,7 +82,8 @@ def request(
     lockfile.read(shown.lock)
     found = places.find(engine, loaded.job.numerics.profile)
     invited = read_file(invitation, gap.MAX_INVITATION_BYTES)
-    with carried.ask(out, invited, shown, Waiting()) as notary, Reporter() as progress:
+    hardware = Hardware(attester or "", vcek, td_quote, key_certificate)
+    with hardware.speaking() as speaker, carried.ask(out, invited, shown, Waiting()) as notary, Reporter() as progress:
         asked = running.Request(
             job=job_file,
             lab=notary,
@@ -65,6 +93,7 @@ def request(
             data=tuple(data or ()),
             sign_incomplete=sign_incomplete,
             require_seal=require_seal,
+            attester=speaker,
         )
         try:
             outcome = running.run(asked, progress)

@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from attest import der
 from attest.errors import MalformedInput, VerificationError
 
 MAX_CHAIN = 8
@@ -30,26 +31,26 @@ KNOWN_CRITICAL = (x509.BasicConstraints.oid, x509.KeyUsage.oid)
 E = TypeVar("E", bound=x509.ExtensionType)
 
 
-def load(der: bytes, what: str = "certificate") -> x509.Certificate:
+def load(data: bytes, what: str = "certificate") -> x509.Certificate:
     """The certificate of these DER bytes, every field readable. Raises `MalformedInput`."""
     with reading(what):
-        found = x509.load_der_x509_certificate(der)
+        found = x509.load_der_x509_certificate(data)
         # Fields are decoded when they are looked at: look now, where what goes wrong is caught.
         _ = (found.subject, found.issuer, found.extensions, found.public_key(), found.serial_number, found.version)
         _ = (found.not_valid_before_utc, found.not_valid_after_utc)
         _ = (found.signature_hash_algorithm, found.signature_algorithm_parameters)
-    check_whole(der, found.signature, what)
+    check_whole(data, found.signature, what)
     return found
 
 
-def load_list(der: bytes, what: str = "revocation list") -> x509.CertificateRevocationList:
+def load_list(data: bytes, what: str = "revocation list") -> x509.CertificateRevocationList:
     """The revocation list of these DER bytes, every field and entry readable. Raises `MalformedInput`."""
     with reading(what):
-        found = x509.load_der_x509_crl(der)
+        found = x509.load_der_x509_crl(data)
         _ = (found.issuer, found.extensions, found.last_update_utc, found.next_update_utc)
         _ = (found.signature_hash_algorithm, found.signature_algorithm_parameters)
         _ = [(entry.serial_number, entry.extensions) for entry in found]
-    check_whole(der, found.signature, what)
+    check_whole(data, found.signature, what)
     return found
 
 
@@ -57,7 +58,7 @@ def load_pem(pem: bytes, what: str = "certificate") -> list[x509.Certificate]:
     """The certificates of a PEM file, at least one. Raises `MalformedInput`."""
     with reading(what):
         files = [found.public_bytes(Encoding.DER) for found in x509.load_pem_x509_certificates(pem)]
-    return [load(der, what) for der in files]
+    return [load(data, what) for data in files]
 
 
 @contextmanager
@@ -71,13 +72,16 @@ def reading(what: str) -> Iterator[None]:
             raise MalformedInput(what, f"cannot be read: {type(error).__name__}: {str(error)[:200]}") from None
 
 
-def check_whole(der: bytes, signature: bytes, what: str) -> None:
-    """Raise `MalformedInput` for a signature in `der` that declares unused bits in its last byte.
+def check_whole(signed: bytes, signature: bytes, what: str) -> None:
+    """Raise `MalformedInput` unless `signed`, DER, is a SEQUENCE whose third value is `signature`, in whole bytes.
 
-    It is a BIT STRING, and nothing that is signed says how many there are: the same file would have several spellings.
+    So certificates, lists and OCSP responses are made: what is signed, the algorithm, a BIT STRING. Nothing that is
+    signed says how many bits of its last byte are unused: the same file would have several spellings.
     """
-    if b"\0" + signature not in der:
-        raise MalformedInput(what, "expected a signature of whole bytes, found unused bits")
+    outer = der.values(signed, what)
+    parts = der.values(outer[0][1], what) if [tag for tag, _ in outer] == [der.SEQUENCE] else ()
+    if len(parts) < 3 or parts[2] != (der.BIT_STRING, b"\0" + signature):
+        raise MalformedInput(what, "expected a signature of whole bytes in its place, found unused bits or another")
 
 
 def verify(chain: Sequence[x509.Certificate], roots: Collection[bytes], *, now: datetime, layer: str) -> None:
@@ -114,7 +118,7 @@ def check_lists(chain: Sequence[x509.Certificate], lists: Sequence[bytes], *, no
     `lists`: CRLs, DER. A certificate that names no such place (Nitro's short-lived ones) has no list to be on. Raises
     `VerificationError` of `layer`: `crl_missing`, `crl_signature`, `crl_time`, `crl_extension`, `revoked`.
     """
-    loaded = [load_list(der) for der in lists]
+    loaded = [load_list(data) for data in lists]
     for certificate, issuer in pairwise(chain):
         if extension(certificate, x509.CRLDistributionPoints) is None:
             continue

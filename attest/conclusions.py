@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from attest.appraise import Appraisal
     from attest.cosignature import Cosigned
     from attest.counter import RunCounter
+    from attest.rollback import Kept
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Given:
     """Who cosigned a tree of the log with this run."""
     counter: RunCounter | None
     """Where the counter of runs of the machine's TPM stood."""
+    kept: tuple[Kept, ...]
+    """The versions that this TPM kept."""
 
 
 INSPECT: Final = "evidence/inspect.eval"
@@ -78,6 +81,8 @@ def proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
         lines.append(f"its registers are those of the image {given.machine}: firmware's boot path, kernel, root disk")
     if given.counter is not None:
         lines.append(f"that TPM raised its counter of runs to {given.counter.value} for it, as the lab's log says")
+    for kept in given.kept:
+        lines.append(f"that TPM kept {kept.version} as the newest version of the {kept.thing}: an older one is refused")
     for seen in given.witnesses:
         lines.append(
             f"{seen.witness.name} saw intent and signature in the lab's log, not after {validity.write_time(seen.time)}"
@@ -111,6 +116,8 @@ def not_proven(manifest: ExecutionManifest, given: Given) -> tuple[str, ...]:
         drawn = ", ".join(f"attempt {each.attempt}: {each.samples}" for each in manifest.resumed)
         whole = f"{sum(each.samples for each in manifest.resumed)} of {manifest.transcript.samples} samples"
         lines.append(f"which attempt drew what: that earlier ones drew the first {whole} ({drawn}) is the lab's word")
+    if given.kept:
+        lines.append("that its owner never made the TPM forget a newer version: compare other bundles with its counter")
     if manifest.job.attempt > 1:
         lines.append(f"why there were {manifest.job.attempt - 1} earlier attempts at this job: ask the lab for them")
     if varying := [report.model for report in manifest.determinism if report.differing]:

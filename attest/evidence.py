@@ -27,6 +27,7 @@ from attest.reference import ReferenceValues
 
 if TYPE_CHECKING:
     from attest.machine import Quoted
+    from attest.rollback import Kept
 
 LAYER = "evidence"
 FORMATS: Final[Mapping[str, Platform]] = {
@@ -126,17 +127,26 @@ def check_end(
 
 
 def image(evidence: Evidence) -> str | None:
-    """The measurement of the image that a TPM's evidence is of, as in a certificate's identity; None without one.
+    """What a certificate's identity says of the machine's image: the registers that a TPM quoted, or without a TPM the
+    launch measurement (`attest.launch`); None where the hardware measures no start.
 
-    Taken from the evidence as it is: whoever uses it has verified that. Raises `MalformedInput`.
+    Taken from the evidence as it is: whoever uses it has verified that. Raises `MalformedInput`, `Unsupported`.
     """
-    item = evidence.of("tpm")
-    return None if item is None else reference.image_of(_unbound(evidence).values)
+    if evidence.of("tpm") is not None:
+        return reference.image_of(_unbound(evidence).values)
+    from attest import launch
+
+    return launch.image_of(dict(zip(evidence.platforms, evidence.items, strict=True)))
 
 
 def counter(evidence: Evidence) -> RunCounter | None:
     """Where the counter of runs stood, by a TPM's evidence of a start; taken from it as `image` is."""
     return None if evidence.of("tpm") is None else _unbound(evidence).counter
+
+
+def versions(evidence: Evidence) -> tuple[Kept, ...]:
+    """The versions that a TPM keeps, by its evidence of a start; taken from it as `image` is."""
+    return () if evidence.of("tpm") is None else _unbound(evidence).versions
 
 
 def identify(evidence: Evidence, known: Sequence[ReferenceValues]) -> ReferenceValues:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from attest.capsule import Capsule
     from attest.counter import RunCounter
     from attest.evidence import Evidence
+    from attest.rollback import Kept
 
 START = "evidence/start.json"
 END = "evidence/end.json"
@@ -87,6 +88,18 @@ def counter(run: Run) -> RunCounter | None:
     from attest import evidence
 
     return evidence.counter(run.packages()[0])
+
+
+def versions(run: Run, image: ReferenceValues | None) -> tuple[Kept, ...]:
+    """The versions that a TPM kept at the start of `run`, whose evidence was checked: they are those of the run, in the
+    machine `image` where that is known. Raises `VerificationError` (`rollback/lock`, `/image`)."""
+    if not run.manifest.evidence:
+        return ()
+    from attest import evidence, rollback
+
+    kept = evidence.versions(run.packages()[0])
+    rollback.check(kept, run.manifest, image)
+    return kept
 
 
 def appraise(run: Run, policy: Policy, capsule: Capsule | None, now: datetime | None) -> tuple[Appraisal, ...]:

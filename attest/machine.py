@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from attest import canonical, tpm
+from attest import canonical, rollback, tpm
 from attest.counter import INDEX, RunCounter
 from attest.digest import digest_of, raw, sha256
 from attest.errors import VerificationError
 from attest.reference import APPLICATION
+from attest.rollback import INDEXES, Kept
 
 QUOTED = range(16)
 """The registers that nobody can reset while the machine runs."""
@@ -42,6 +43,8 @@ class Quoted:
     """Milliseconds that it was powered."""
     counter: RunCounter | None
     """Where its counter of runs stood, where it was certified too."""
+    versions: tuple[Kept, ...]
+    """The versions that it kept, where they were certified too."""
 
     @property
     def values(self) -> dict[str, str]:
@@ -76,6 +79,7 @@ def verify(evidence: tpm.Evidence, extra: bytes) -> Quoted:
         boot=(first.resets, first.restarts),
         clock_ms=first.clock_ms,
         counter=_counter(found, digest_of(evidence.key)),
+        versions=_versions(found),
     )
 
 
@@ -94,6 +98,18 @@ def _counter(found: tpm.Authenticated, owner: str) -> RunCounter | None:
     index, value = found.counter
     _equal("counter", f"index {INDEX:#x}", f"index {index:#x}")
     return canonical.validate(RunCounter, {"tpm": owner, "value": value}, "counter of runs")
+
+
+def _versions(found: tpm.Authenticated) -> tuple[Kept, ...]:
+    """The versions that the TPM keeps, each of another thing, at the indexes for them."""
+    if strange := [f"{index:#x}" for index, _ in found.versions if index not in INDEXES]:
+        wanted = f"indexes {INDEXES.start:#x} to {INDEXES.stop - 1:#x}"
+        raise VerificationError("machine", "versions", expected=wanted, found=strange)
+    kept = tuple(rollback.read(contents) for _, contents in found.versions)
+    things = [str(one.thing) for one in kept]
+    if len(set(things)) != len(things):
+        raise VerificationError("machine", "versions", expected="one version of each thing", found=things)
+    return kept
 
 
 def check_application(quoted: Quoted, before: str, digests: Sequence[str]) -> None:

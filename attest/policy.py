@@ -10,6 +10,7 @@ walls = ["process", "container", "vm"]         # what the workers may run behind
 locks = ["sha256:..."]                         # lockfiles that are accepted; any when absent
 minimum_lock_version = 4                       # the lockfile's own version: older ones are refused
 minimum_image_version = 1795305600             # the machine's image, by its reference values: older ones are refused
+rollback_refused = true                        # a TPM kept the versions: its machine ran no newer lock, or image
 max_attempts = 1                               # attempts at the job, this one included
 claims_hold = false                            # every claim of the job holds
 assurance = "quoted"                           # how far up the ladder the bundle has to be
@@ -36,6 +37,7 @@ from attest.reference import ReferenceValues, require_version
 
 if TYPE_CHECKING:
     from attest.appraise.policy import Hardware
+    from attest.rollback import Kept
 else:
     Hardware = Any
 
@@ -93,6 +95,8 @@ class Policy(Model):
     """The lowest version of a lockfile that is accepted; any when absent."""
     minimum_image_version: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
     """The lowest version of a machine's image that is accepted; with it, the image has to be known."""
+    rollback_refused: bool = False
+    """A TPM kept the version of the job's lock, and in a machine that of its image, so that older ones were refused."""
     max_attempts: int | None = Field(default=None, ge=1)
     """Attempts at the job, this one included; any number when absent."""
     claims_hold: bool = False
@@ -143,6 +147,13 @@ class Policy(Model):
             wanted = f"an image that is known (--reference), of version {self.minimum_image_version} at least"
             raise _unmet("image-version", wanted, "a machine that was not compared")
         require_version(image, self.minimum_image_version)
+
+    def check_kept(self, manifest: ExecutionManifest, kept: Sequence[Kept]) -> None:
+        """Raises `VerificationError` unless a TPM `kept` what has to be: its versions are those of the run."""
+        wanted = {"lock", "image"} if manifest.wall == "vm" else {"lock"}
+        found = {one.thing.kind for one in kept}
+        if self.rollback_refused and not wanted <= found:
+            raise _unmet("rollback", f"versions of {sorted(wanted)} in a TPM", f"those of {sorted(found)}")
 
     def check_assurance(self, reached: Sequence[str]) -> None:
         """Raises `VerificationError` unless the steps `reached` go as far as required."""

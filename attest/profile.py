@@ -65,7 +65,7 @@ def is_lab_name(name: str) -> bool:
 def identity_uri(lab: str, measurement: str, image: str | None = None) -> str:
     """The identity of an appliance: its lab, and the measurement of what it booted, in hexadecimal.
 
-    `image`: of a machine whose hardware speaks for it, the measurement of its image (`attest.reference.image_of`).
+    `image`: of a machine whose hardware speaks for it, the measurement of its image (`attest.evidence.image`).
     """
     return f"https://{lab}{f'/machine/{image}' if image else ''}/appliance/{measurement}"
 

@@ -183,6 +183,7 @@ def verify(
     run = Run(files, manifest, digest_of(signature.public_key_der), digest_of(signature.payload), log)
     image = hardware.check(run, references)
     attempt.check_counter(intent.counter, hardware.counter(run))
+    kept = hardware.versions(run, image)
     machine = image.image if image else None
     appraisals = hardware.appraise(run, policy, capsule, now)
     # 14. The witnesses.
@@ -191,10 +192,11 @@ def verify(
     assurance = conclusions.ladder(manifest, appraisals)
     policy.check(manifest)
     policy.check_image(image)
+    policy.check_kept(manifest, kept)
     policy.check_assurance(assurance)
     policy.check_witnesses(len(cosigned))
     given = conclusions.Given(
-        nonce is not None, lock is not None, machine, assurance, appraisals, cosigned, intent.counter
+        nonce is not None, lock is not None, machine, assurance, appraisals, cosigned, intent.counter, kept
     )
     return Verified(
         manifest=manifest,

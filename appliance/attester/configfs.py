@@ -118,6 +118,26 @@ def report(requests: Requests, bound: bytes, *, provider: str, settings: Mapping
         requests.remove(name)
 
 
+def provider(requests: Requests) -> str | None:
+    """The platform whose evidence is to be had here, as the kernel calls it; None where there is none.
+
+    Raises `EnvironmentProblem` where there is one that cannot be asked.
+    """
+    name = f"vitrine-{secrets.token_hex(8)}"
+    try:
+        requests.make(name)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENXIO):  # not in this kernel, or no driver found its hardware
+            return None
+        raise EnvironmentProblem(f"configfs-tsm: no request can be made ({error.strerror})") from None
+    try:
+        return requests.read(name, "provider").decode("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(f"configfs-tsm: the platform has no name: {error}") from None
+    finally:
+        requests.remove(name)
+
+
 def _ask(requests: Requests, name: str, bound: bytes, provider: str, settings: Mapping[str, str]) -> Report:
     found = requests.read(name, "provider").decode("ascii").strip()
     if found != provider:

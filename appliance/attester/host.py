@@ -81,6 +81,11 @@ class HostAttester:
         self.before = told.before if told else None
         """What the TPM's application register held before the run; None without a TPM."""
 
+    def admit(self, name: str, version: int) -> None:
+        """Have the TPM, where there is one, refuse the lock of an older run of the job `name`."""
+        if self._told:
+            self._told.admit(name, version)
+
     def start(self, log: EventLog, job: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
         """Tell the TPM boot and job; evidence of all."""
         return (*(self._told.start(log, job, extra) if self._told else ()), *self._items(extra))
@@ -115,7 +120,7 @@ def opened(platforms: Collection[Platform], devices: Devices, given: Given) -> I
         raise EnvironmentProblem("no hardware here speaks for a run: `appliance doctor` says what there could be")
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(devices.tpm()) if {"tpm", "azure"} & set(platforms) else None
-        sources = [_source(name, device, devices, given) for name in dict.fromkeys(platforms) if name != "tpm"]
+        sources = [source(name, device, devices, given) for name in dict.fromkeys(platforms) if name != "tpm"]
         told = None
         if device is not None and "tpm" in platforms:
             told = MachineAttester(device, devices.event_log, key_certificate=given.key_certificate)
@@ -159,7 +164,9 @@ def read_given(vcek: Path | None, td_quote: Path | None, key_certificate: Path |
     )
 
 
-def _source(platform: Platform, device: Tpm | None, devices: Devices, given: Given) -> Source:
+def source(platform: Platform, device: Tpm | None, devices: Devices, given: Given) -> Source:
+    """What gives evidence of this platform, any but a TPM; `device`: the vTPM, on Azure."""
+
     def sev_snp(extra: bytes) -> Model:
         return sevsnp.report(extra.ljust(REPORT_DATA, b"\0"), requests=devices.reports, certificate=given.vcek)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from appliance.enclave import tpm_device
 from appliance.enclave.tpm_device import Tpm
+from attest.rollback import Kept, Thing
 
 if TYPE_CHECKING:
     from attest.canonical import JSON
@@ -30,14 +31,29 @@ class MachineAttester:
     """An `Attester` by the machine's TPM."""
 
     def __init__(
-        self, tpm: Tpm, event_log: Path = EVENT_LOG, *, key_certificate: dict[str, JSON] | None = None
+        self,
+        tpm: Tpm,
+        event_log: Path = EVENT_LOG,
+        *,
+        key_certificate: dict[str, JSON] | None = None,
+        image: Kept | None = None,
     ) -> None:
-        """`key_certificate`: who vouches for the attestation key (`attest.tpm.KeyCertificate`), where somebody does."""
+        """`key_certificate`: who vouches for the attestation key (`attest.tpm.KeyCertificate`), where somebody does;
+        `image`: the machine's image and its version, where it has one."""
         self._tpm = tpm
         self._event_log = event_log
         self._key_certificate = key_certificate
+        self._image = image
+        self._versions: dict[int, int] = {}
         self.before = tpm.read([APPLICATION])[APPLICATION].hex()
         """What the application register held before the run."""
+
+    def admit(self, name: str, version: int) -> None:
+        """Refuse an image, or a lock of the job `name`, that is older than the TPM keeps; have it keep the newer."""
+        from appliance.attester import versions
+
+        images = [self._image] if self._image else []
+        self._versions = versions.admit(self._tpm, [*images, Kept(Thing("lock", name), version)])
 
     def start(self, log: EventLog, job: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
         """Raise the counter of runs, extend the records of the boot and the job, then quote and certify."""
@@ -47,7 +63,10 @@ class MachineAttester:
         tpm_commands.raise_counter(self._tpm, INDEX)
         for digest in (*(record.digest for record in log.records), job):
             self._extend(digest)
-        return (self._quoted(extra) | {"counter": self._counter(INDEX, extra)},)
+        held: dict[str, JSON] = {"counter": self._certified(INDEX, tpm_commands.COUNTER_BYTES, extra)}
+        if self._versions:
+            held["versions"] = [self._certified(index, size, extra) for index, size in self._versions.items()]
+        return (self._quoted(extra) | held,)
 
     def end(self, results: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
         """Extend the results, then quote."""
@@ -76,13 +95,13 @@ class MachineAttester:
         value: dict[str, JSON] = json.loads(self.report(extra))
         return value
 
-    def _counter(self, index: int, extra: bytes) -> JSON:
-        """What the counter stands at, signed with `extra` by the key of the quote, which the TPM makes again."""
+    def _certified(self, index: int, size: int, extra: bytes) -> JSON:
+        """What an index holds, signed with `extra` by the key of the quote, which the TPM makes again."""
         from appliance.attester import tpm_commands
 
         key = self._tpm.create_key()
         try:
-            signed = tpm_commands.certify_counter(self._tpm, tpm_commands.Object(key.handle, key.public), index, extra)
+            signed = tpm_commands.certify(self._tpm, tpm_commands.Object(key.handle, key.public), index, size, extra)
         finally:
             self._tpm.flush(key)
         public = tpm_commands.nv_public(self._tpm, index)

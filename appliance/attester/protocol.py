@@ -16,6 +16,14 @@ class Attester(Protocol):
         """What the TPM's application register held before the run; None without a TPM."""
         ...
 
+    def admit(self, name: str, version: int) -> None:
+        """Refuse the lock of the job `name`, and the image, where this machine ran a newer one; keep what is newer.
+
+        Called before `start`, whose evidence says what is kept. Does nothing where no TPM keeps versions. Raises
+        `VerificationError` (`rollback/version`).
+        """
+        ...
+
     def start(self, log: EventLog, job: str, extra: bytes) -> tuple[dict[str, JSON], ...]:
         """Tell the hardware the boot's event log and the digest of the job; evidence that bears `extra`."""
         ...

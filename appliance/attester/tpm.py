@@ -22,7 +22,7 @@ from appliance.enclave.tpm_device import Tpm
 from attest.errors import EnvironmentProblem
 from attest.tpm import layout
 from attest.tpm.credential import Challenge
-from attest.tpm.evidence import Counter, Endorsement, Evidence, Signed
+from attest.tpm.evidence import Endorsement, Evidence, Index, Signed
 from attest.tpm.layout import Hash
 
 EVENT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
@@ -98,9 +98,9 @@ class Attester:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _counter(self, index: int, nonce: bytes) -> Counter:
-        certified = commands.certify_counter(self._tpm, self.key, index, nonce)
-        return Counter(public=commands.nv_public(self._tpm, index), certified=certified)
+    def _counter(self, index: int, nonce: bytes) -> Index:
+        certified = commands.certify(self._tpm, self.key, index, commands.COUNTER_BYTES, nonce)
+        return Index(public=commands.nv_public(self._tpm, index), certified=certified)
 
     def _find_endorsement(self) -> tuple[Object, Template, bytes]:
         """The first endorsement key that the TPM has a certificate for, by the profile's templates."""

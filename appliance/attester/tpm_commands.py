@@ -26,7 +26,7 @@ CREATE_PRIMARY, QUOTE, FLUSH, PCR_READ, GET_CAPABILITY = 0x131, 0x158, 0x165, 0x
 READ_PUBLIC = 0x173
 CREATE, LOAD, SIGN = 0x153, 0x157, 0x15D
 START_SESSION, POLICY_SECRET, ACTIVATE_CREDENTIAL = 0x176, 0x151, 0x147
-NV_DEFINE, NV_INCREMENT, NV_READ, NV_READ_PUBLIC, NV_CERTIFY = 0x12A, 0x134, 0x14E, 0x169, 0x184
+NV_DEFINE, NV_INCREMENT, NV_WRITE, NV_READ, NV_READ_PUBLIC, NV_CERTIFY = 0x12A, 0x134, 0x137, 0x14E, 0x169, 0x184
 POLICY_SESSION, PCRS = 0x01, 0x05
 BLOCK_BYTES: Final = 512
 """Read of an index at once: less than any TPM allows."""
@@ -36,8 +36,11 @@ FREE_SIGNING: Final = 0x00040472
 """Signs any digest, made in this TPM and fixed to it, used with its password, without lockout."""
 HASHCHECK: Final = struct.pack(">HIH", 0x8024, UNLOCKED, 0)
 """The ticket of a digest that was made outside the TPM."""
-COUNTER: Final = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 17 | 1 << 18 | 1 << 25
-"""A counter that its owner and its password may raise and read, without lockout (TPMA_NV)."""
+ORDINARY: Final = 1 << 1 | 1 << 2 | 1 << 17 | 1 << 18 | 1 << 25
+"""An index that its owner and its password may write and read, without lockout (TPMA_NV)."""
+COUNTER: Final = ORDINARY | 1 << 4
+"""The same that can only be raised."""
+COUNTER_BYTES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -244,10 +247,15 @@ def nv_read(tpm: Tpm, index: int, by: int | None = None) -> bytes:
     return data
 
 
-def define_counter(tpm: Tpm, index: int) -> None:
-    """Make a counter. It begins above the highest that any counter of this TPM ever stood at."""
-    public = struct.pack(">IHI", index, HASH_IDS["sha256"], COUNTER) + sized(b"") + struct.pack(">H", 8)
+def define(tpm: Tpm, index: int, attributes: int, size: int) -> None:
+    """Make an index of `size` bytes. A counter begins above the highest that any counter of this TPM ever stood at."""
+    public = struct.pack(">IHI", index, HASH_IDS["sha256"], attributes) + sized(b"") + struct.pack(">H", size)
     tpm.command(NV_DEFINE, struct.pack(">I", OWNER), PASSWORD, sized(b"") + sized(public))
+
+
+def nv_write(tpm: Tpm, index: int, data: bytes) -> None:
+    """Write the whole of an index, of at most `BLOCK_BYTES`."""
+    tpm.command(NV_WRITE, struct.pack(">II", index, index), PASSWORD, sized(data) + struct.pack(">H", 0))
 
 
 def increment(tpm: Tpm, index: int) -> None:
@@ -260,14 +268,14 @@ def raise_counter(tpm: Tpm, index: int) -> None:
     try:
         nv_public(tpm, index)
     except EnvironmentProblem:
-        define_counter(tpm, index)
+        define(tpm, index, COUNTER, COUNTER_BYTES)
     increment(tpm, index)
 
 
-def certify_counter(tpm: Tpm, key: Object, index: int, nonce: bytes) -> Signed:
-    """What a counter stands at, signed by `key` (TPM2_NV_Certify)."""
+def certify(tpm: Tpm, key: Object, index: int, size: int, nonce: bytes) -> Signed:
+    """What an index of `size` bytes holds, signed by `key` (TPM2_NV_Certify)."""
     area = _password() + _password()
-    parameters = sized(nonce) + _NONE + struct.pack(">HH", 8, 0)
+    parameters = sized(nonce) + _NONE + struct.pack(">HH", size, 0)
     handles = struct.pack(">III", key.handle, index, index)
     return _signed(Answer(tpm.command(NV_CERTIFY, handles, struct.pack(">I", len(area)) + area, parameters)))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,17 +11,21 @@ import typer
 from appliance import job as jobs
 from appliance import resume as resuming
 from appliance import run as running
-from appliance.attester.protocol import Attester
 from appliance.commands import engine as engines
 from appliance.commands.options import (
+    AttesterOption,
     DataOption,
     EngineOption,
+    Hardware,
     JobArgument,
     JsonOption,
+    KeyCertificateOption,
     PassphraseOption,
     RequireSealOption,
     RuntimeOption,
     SignIncompleteOption,
+    TdQuoteOption,
+    VcekOption,
     check_wall,
     default_job,
     now,
@@ -116,29 +118,6 @@ class Asked:
         return appraisal.in_process(lab, jobs.load(self.job, self.rows).job, lock, judge)
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """The host's hardware that is to speak for a run, and what its vendors say of it."""
-
-    choice: str
-    """Its names, or `auto`; empty for none."""
-    vcek: Path | None
-    """The chip's certificate."""
-    td_quote: Path | None
-    """The quote of a vTPM's report."""
-    key_certificate: Path | None
-    """The certificate of the TPM's attestation key."""
-
-    @contextmanager
-    def speaking(self) -> Iterator[Attester | None]:
-        """The attester, with its devices open."""
-        from appliance.attester import host  # brings every platform's package
-
-        given = host.read_given(self.vcek, self.td_quote, self.key_certificate)
-        with host.chosen(host.read_choice(self.choice), given) as attester:
-            yield attester
-
-
 def run(
     job: JobArgument = None,
     lab: Annotated[Path, typer.Option(help="The lab's folder; made when it does not exist.")] = DEFAULT_LAB,
@@ -172,20 +151,16 @@ def run(
     tpm_state: Annotated[
         Path | None, typer.Option(help="With --wall vm, the folder of a TPM that stays, and counts the runs.")
     ] = None,
-    attester: Annotated[
-        str | None,
-        typer.Option(
-            help="With --wall process, hardware that speaks for the run: auto, or some of tpm,sev-snp,tdx,..."
-        ),
-    ] = None,
-    vcek: Annotated[Path | None, typer.Option(help="The chip's certificate, where its host hands out none.")] = None,
-    td_quote: Annotated[Path | None, typer.Option(help="On Azure with TDX: the quote of the vTPM's report.")] = None,
-    key_certificate: Annotated[
-        Path | None, typer.Option(help="Of the TPM's attestation key, see `appliance tpm vouch`.")
-    ] = None,
+    attester: AttesterOption = None,
+    vcek: VcekOption = None,
+    td_quote: TdQuoteOption = None,
+    key_certificate: KeyCertificateOption = None,
     appraise: Annotated[
         Path | None,
-        typer.Option(metavar="POLICY", help="Register and certify the run only when this policy accepts it."),
+        typer.Option(
+            metavar="POLICY",
+            help="Register and certify the run only when this policy accepts it: lab, auditor, partner, or a file.",
+        ),
     ] = None,
     capsule: Annotated[Path | None, typer.Option(help="With --appraise, collateral: see `attest capsule`.")] = None,
     as_json: JsonOption = False,

@@ -20,8 +20,10 @@ from pathlib import Path
 from appliance.attester.machine import MachineAttester
 from appliance.enclave import tpm_device
 from appliance.frames import ChannelError, Kind, Reader, pack, write_all
+from attest import rollback
 from attest.errors import EnvironmentProblem, MalformedInput, VitrineError
 
+COMMAND_LINE = Path("/proc/cmdline")
 PORTS = Path("/sys/class/virtio-ports")
 EVIDENCE_PORT = "vitrine.evidence"
 CHANNEL_PORT = "vitrine.channel"
@@ -48,14 +50,15 @@ def _serve(fd: int) -> int:
     if frame.kind != Kind.CONFIG or len(frame.payload) not in NONCE_BYTES:
         raise MalformedInput("evidence port", f"expected a nonce, found {frame.kind.name}")
     with tpm_device.open_device() as tpm:
-        attester = MachineAttester(tpm)
+        attester = MachineAttester(tpm, image=rollback.image(COMMAND_LINE.read_text()))
         write_all(fd, pack(Kind.HELLO, attester.report(frame.payload)))
         channel = _port(CHANNEL_PORT)
         if channel is None:
             return 0
+        from appliance.attester import guest
         from appliance.enclave import inside
 
-        return inside.main([str(channel)], attester)
+        return inside.main([str(channel)], guest.beside(attester))
 
 
 def _port(name: str) -> Path | None:

@@ -39,6 +39,7 @@ from appliance.image.secure_boot import Keys
 from appliance.image.tree import Tree, folder, merge, tree
 from attest.errors import EnvironmentProblem, MalformedInput
 from attest.reference import ReferenceValues
+from attest.rollback import IMAGE_ARGUMENT
 
 NAMESPACE = uuid.UUID("5b2b3c1e-7a0e-5f0c-9e0a-6f6f2e0a7d11")
 """For the identifiers of file systems, which are made from names."""
@@ -123,7 +124,8 @@ def boot_file(
         _module(PurePosixPath(path).name, _member(packages, recipe.kernel.package, f"{recipe.modules.folder}/{path}"))
         for path in recipe.modules.load
     ]
-    line = " ".join([*(flag.argument for flag in recipe.flags), f"{ROOT_ARGUMENT}{root}"])
+    own = [f"{IMAGE_ARGUMENT}{recipe.name}/{recipe.epoch}", f"{ROOT_ARGUMENT}{root}"]
+    line = " ".join([*(flag.argument for flag in recipe.flags), *own])
     parts = uki.Parts(
         kernel=_member(packages, recipe.kernel.package, recipe.kernel.path),
         initrd=initramfs.build(program, loaded, recipe.command),

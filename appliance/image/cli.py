@@ -19,10 +19,11 @@ from appliance.image.bytecode import HOST
 from appliance.image.recipe import ARCHITECTURES, Architecture
 from appliance.notary import lab as labs
 from attest import console
+from attest import launch as launches
 from attest.digest import digest_file, digest_of
 from attest.durable import write_file
 from attest.errors import EnvironmentProblem
-from attest.reference import Launch, ReferenceValues, SnpLaunch, TdxLaunch
+from attest.reference import Launch, ReferenceValues, SnpLaunch, TdxLaunch, image_of
 
 app = typer.Typer(help="Lock, build and explain the image that jobs run in.", no_args_is_help=True)
 LARGEST = 25
@@ -288,6 +289,13 @@ def _show(values: ReferenceValues) -> None:
             case TdxLaunch():
                 on = f"measured by the {launch.order}; of the firmware alone"
         console.OUT.print(f"{launch.platform}, {on}: {launch.measurement}")
+    # What a certificate's identity says of a machine that booted the image. Of a trust domain it says more than follows
+    # from the firmware.
+    console.OUT.print(f"identity by a TPM   /machine/{image_of(values.registers)}")
+    for launch in values.launches:
+        if launch.platform == "sev-snp":
+            named = launches.image(launch.platform, {"launch": launch.measurement})
+            console.OUT.print(f"identity by sev-snp /machine/{named}")
 
 
 def _replace(path: Path, data: bytes) -> None:

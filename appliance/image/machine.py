@@ -22,6 +22,7 @@ from attest import canonical
 from attest.canonical import Model, dump_model, validate
 from attest.digest import Digest, digest_of
 from attest.errors import MalformedInput
+from attest.rollback import IMAGE_ARGUMENT
 
 FORMAT = "vitrine/machine-recipe/v1"
 ROOT_ARGUMENT = "vitrine.root="
@@ -97,8 +98,9 @@ class MachineRecipe(Model):
 
     @model_validator(mode="after")
     def _no_root_yet(self) -> Self:
-        if any(flag.argument.startswith(ROOT_ARGUMENT) for flag in self.flags):
-            raise ValueError(f"expected a command line without {ROOT_ARGUMENT}, which the build adds")
+        own = (ROOT_ARGUMENT, IMAGE_ARGUMENT)
+        if any(flag.argument.startswith(own) for flag in self.flags):
+            raise ValueError(f"expected a command line without {' and '.join(own)}, which the build adds")
         return self
 
     def packages(self) -> tuple[str, ...]:

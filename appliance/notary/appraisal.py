@@ -16,8 +16,9 @@ from appliance.notary.lab import Lab
 from appliance.notary.protocol import Register
 from appliance.notary.remote import RemoteNotary
 from appliance.notary.tlog import Clock
-from attest import appraisal, conclusions, eventlog, evidence, job, lockfile
+from attest import appraisal, conclusions, eventlog, evidence, job, lockfile, rollback
 from attest import capsule as capsules
+from attest import policies as named
 from attest import policy as policies
 from attest.appraise import Appraisal
 from attest.appraise import appraise as judge
@@ -95,6 +96,10 @@ class Appraiser:
         """Judge what is to be certified of the run that was registered with `asked`. Raises as `start`."""
         self.policy.check(manifest)
         self.policy.check_assurance(conclusions.ladder(manifest, self.start(asked)))
+        shown = asked.enrolment.evidence
+        kept = evidence.versions(shown) if shown else ()
+        rollback.check(kept, manifest, None)
+        self.policy.check_kept(manifest, kept)
 
 
 Judge = Callable[[str, Wall], Appraiser]
@@ -108,8 +113,11 @@ def by_files(
     now: Clock,
     seen: Callable[[Appraisal], None] | None = None,
 ) -> Judge:
-    """Who judges by the policy and the capsule in these files. Raises `MalformedInput`, `Unsupported`."""
-    rules = policies.read(read_file(policy_file, policies.MAX_BYTES))
+    """Who judges by the policy, a default one by its name or one in a file, with the capsule in a file.
+
+    Raises `MalformedInput`, `Unsupported`.
+    """
+    rules = policies.read(named.read(policy_file))
     collateral = capsules.read(read_file(capsule_file, capsules.MAX_BYTES)) if capsule_file else None
     return lambda challenge, wall: Appraiser(lab, rules, collateral, now, challenge, wall, seen)
 

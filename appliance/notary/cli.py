@@ -61,7 +61,9 @@ def invite(
 @app.command()
 def appraise(
     request: Annotated[Path, typer.Argument(help="A run's request, from `appliance enroll request`.")],
-    policy_file: Annotated[Path, typer.Option("--policy", help="What the lab requires of a run.")],
+    policy_file: Annotated[
+        Path, typer.Option("--policy", help="What the lab requires of a run: lab, auditor, partner, or a file.")
+    ],
     out: OutOption,
     lab: LabOption = Path("lab"),
     capsule_file: Annotated[Path | None, typer.Option("--capsule", help="Collateral, see `attest capsule`.")] = None,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from attest import chain
+from attest import chain, der
 from attest.errors import MalformedInput, VerificationError
 
 WHAT = "OCSP response"
@@ -36,7 +36,7 @@ def check(
     """
     if len(responses) > MAX_RESPONSES:
         raise MalformedInput(WHAT, f"expected at most {MAX_RESPONSES}, found {len(responses)}")
-    loaded = [_load(der) for der in responses]
+    loaded = [_load(data) for data in responses]
     for certificate, issuer in zip(certificates[first:], certificates[first + 1 :], strict=False):
         found = [response for response in loaded if _names(response, certificate, issuer)]
         if not found:
@@ -48,18 +48,27 @@ def check(
         _check_response(newest, certificate, issuer, now, layer)
 
 
-def _load(der: bytes) -> ocsp.OCSPResponse:
+def _load(data: bytes) -> ocsp.OCSPResponse:
     with chain.reading(WHAT):
-        response = ocsp.load_der_ocsp_response(der)
+        response = ocsp.load_der_ocsp_response(data)
         # Read here what is used below: these raise for one that cannot be read, or says that there is no answer.
         _ = (response.certificate_status, response.this_update_utc, response.next_update_utc, response.hash_algorithm)
         _ = (response.serial_number, response.issuer_name_hash, response.issuer_key_hash, response.certificates)
         _ = (response.signature_hash_algorithm, response.extensions, response.single_extensions)
-        signature = response.signature
-    chain.check_whole(der, signature, WHAT)
+        signature, basic = response.signature, _basic(data)
+    chain.check_whole(basic, signature, WHAT)
     for certificate in response.certificates:
         chain.load(certificate.public_bytes(Encoding.DER), f"certificate in {WHAT}")
     return response
+
+
+def _basic(data: bytes) -> bytes:
+    """What is signed, the algorithm, the signature and certificates (BasicOCSPResponse) in a response that was read."""
+    ((_, response),) = der.values(data, WHAT)
+    _status, (_, tagged) = der.values(response, WHAT)
+    ((_, answer),) = der.values(tagged, WHAT)
+    _kind, (_, basic) = der.values(answer, WHAT)
+    return basic
 
 
 def _names(response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

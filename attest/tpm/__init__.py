@@ -22,7 +22,7 @@ from attest.tpm.authenticate import Activation, Authenticated, Vouched, authenti
 from attest.tpm.chain import Endorsements, Identity, Root
 from attest.tpm.claims import Claims, claims
 from attest.tpm.credential import Challenge, Expected, challenge
-from attest.tpm.evidence import Counter, Endorsement, Evidence, KeyCertificate, Signed
+from attest.tpm.evidence import Endorsement, Evidence, Index, KeyCertificate, Signed
 from attest.tpm.policy import Policy, appraise
 
 __all__ = [
@@ -30,12 +30,12 @@ __all__ = [
     "Authenticated",
     "Challenge",
     "Claims",
-    "Counter",
     "Endorsement",
     "Endorsements",
     "Evidence",
     "Expected",
     "Identity",
+    "Index",
     "KeyCertificate",
     "Policy",
     "Root",

@@ -1,4 +1,4 @@
-"""Whether evidence of a TPM is genuine: key, who vouches for it, quotes, registers, logs, counter.
+"""Whether evidence of a TPM is genuine: key, who vouches for it, quotes, registers, logs, what its memory holds.
 
 `authenticate` checks in this order, and raises `VerificationError` (layer `tpm`) at the first thing that is wrong:
 
@@ -9,7 +9,7 @@
 3. each quote: `signature`, `statement`, `nonce`, `boot`;
 4. the values: `selection`, `registers`;
 5. the logs: `event-log`, `ima-list`;
-6. the counter: `counter`.
+6. the counter, and versions that it keeps: `counter`, `versions`.
 
 What is compared with a relying party's wishes is in `policy`.
 """
@@ -32,7 +32,7 @@ from attest.errors import MalformedInput, VerificationError
 from attest.tpm import chain, credential, eventlog, ima, layout
 from attest.tpm.chain import Endorsements, Identity, Root
 from attest.tpm.credential import HASHES, Expected
-from attest.tpm.evidence import Counter, Evidence, Signed
+from attest.tpm.evidence import Evidence, Index, Signed
 from attest.tpm.layout import SIZES, Attested, Hash, PublicArea
 
 FIXED_TPM, FIXED_PARENT, ORIGIN, RESTRICTED, DECRYPT, SIGN = 1 << 1, 1 << 4, 1 << 5, 1 << 16, 1 << 17, 1 << 18
@@ -45,9 +45,9 @@ AK_USAGES: Final = {"2.23.133.8.3", EK_USAGE}
 """tcg-kp-AIKCertificate; Google's clouds write that of endorsement keys."""
 FIRMWARE: Final = range(8)
 """Registers that firmware alone extends: a log has to explain them."""
-COUNTER: Final = 0x10
-COUNTER_TYPE: Final = 0xF0
-"""TPMA_NV (part 2, 13.4), bits 4 to 7: the kind of index; 1 is a counter."""
+ORDINARY, COUNTER = 0x00, 0x10
+INDEX_TYPE: Final = 0xF0
+"""TPMA_NV (part 2, 13.4), bits 4 to 7: the kind of index; 0 holds what was written, 1 is a counter."""
 WRITTEN: Final = 1 << 29
 COUNTER_BYTES: Final = 8
 
@@ -97,6 +97,8 @@ class Authenticated:
     """Measured files, as far as the quoted register goes; later ones are left out."""
     counter: tuple[int, int] | None
     """Index and value of the counter."""
+    versions: tuple[tuple[int, bytes], ...]
+    """Index and contents of each that keeps a version."""
     skipped: tuple[str, ...]
     """What was not checked, one sentence each."""
 
@@ -145,9 +147,10 @@ def authenticate(
         for bank in values:
             if ima.REGISTER in values[bank]:
                 explained[bank][ima.REGISTER] = "ima-list"
-    # 6. The counter.
+    # 6. The counter, and versions.
     counter = None if evidence.counter is None else _counter(key, evidence.counter, nonce)
-    return Authenticated(key, vouched, statements, values, explained, log, files, counter, skipped)
+    versions = tuple(_index(key, item, nonce, "versions", ORDINARY) for item in evidence.versions or ())
+    return Authenticated(key, vouched, statements, values, explained, log, files, counter, versions, skipped)
 
 
 def check_key(key: PublicArea) -> None:
@@ -340,17 +343,27 @@ def _files(entries: tuple[ima.Entry, ...], values: Mapping[Hash, Mapping[int, by
     return entries[: lengths.pop()]
 
 
-def _counter(key: PublicArea, counter: Counter, nonce: bytes) -> tuple[int, int]:
-    """Index and value of a counter that was written. Raises `VerificationError` (code `counter`, and of a quote)."""
-    statement = check_signed(key, counter.certified, nonce).statement
-    public = layout.nv_public(counter.public)
+def _counter(key: PublicArea, item: Index, nonce: bytes) -> tuple[int, int]:
+    """Index and value of a counter that was written. Raises as `_index`, code `counter`."""
+    index, contents = _index(key, item, nonce, "counter", COUNTER)
+    if len(contents) != COUNTER_BYTES:
+        raise MalformedInput("TPM counter", "expected the 8 bytes of a counter")
+    return index, int.from_bytes(contents, "big")
+
+
+def _index(key: PublicArea, item: Index, nonce: bytes, code: str, kind: int) -> tuple[int, bytes]:
+    """Index and whole contents of one of that kind that was written. Raises `VerificationError` (`code`, and those of a
+    quote), `MalformedInput`."""
+    statement = check_signed(key, item.certified, nonce).statement
+    public = layout.nv_public(item.public)
     if not isinstance(statement, layout.NvContents) or statement.name != public.name:
-        raise VerificationError("tpm", "counter", expected="a certified counter", found="something else")
-    if public.attributes & (COUNTER_TYPE | WRITTEN) != COUNTER | WRITTEN or public.name_hash not in STRONG:
+        raise VerificationError("tpm", code, expected="the certified contents of this index", found="something else")
+    if public.attributes & (INDEX_TYPE | WRITTEN) != kind | WRITTEN or public.name_hash not in STRONG:
+        wanted = "an index that only counts" if kind == COUNTER else "an index that was written"
         raise VerificationError(
-            "tpm", "counter", expected="an index that only counts, named with SHA-2",
+            "tpm", code, expected=f"{wanted}, named with SHA-2",
             found=f"attributes {public.attributes:#010x}, {public.name_hash}",
         )  # fmt: skip
-    if (statement.offset, len(statement.contents)) != (0, COUNTER_BYTES):
-        raise MalformedInput("TPM counter", "expected the 8 bytes of a counter")
-    return public.index, int.from_bytes(statement.contents, "big")
+    if (statement.offset, len(statement.contents)) != (0, public.size):
+        raise MalformedInput("TPM index", f"expected its {public.size} bytes, found {len(statement.contents)}")
+    return public.index, statement.contents

@@ -47,8 +47,8 @@ class KeyCertificate(Model):
     """Certificates above it."""
 
 
-class Counter(Model):
-    """A counter of the TPM, which only ever goes up, and what it stands at."""
+class Index(Model):
+    """An index of the TPM's memory, and what it holds."""
 
     public: Base64
     """TPMS_NV_PUBLIC: which index it is, and of what kind."""
@@ -75,8 +75,10 @@ class Evidence(Model):
     """The endorsement key."""
     key_certificate: KeyCertificate | None = None
     """A certificate of the attestation key."""
-    counter: Counter | None = None
-    """A counter."""
+    counter: Index | None = None
+    """A counter, which only ever goes up."""
+    versions: Annotated[tuple[Index, ...], Field(max_length=8)] | None = None
+    """What the TPM keeps of versions (`attest.rollback`)."""
 
     def values(self) -> dict[Hash, dict[int, bytes]]:
         """The registers as numbers and bytes."""

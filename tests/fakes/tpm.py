@@ -127,9 +127,9 @@ def quote(key: Key, values: Mapping[Hash, Mapping[int, bytes]], nonce: bytes, **
     return key.sign(attested(0x8018, quote_body(key, values), nonce, **fields))
 
 
-def nv_public(attributes: int = 0x2A060016 | 1 << 29, index: int = 0x01500010) -> bytes:
+def nv_public(attributes: int = 0x2A060016 | 1 << 29, index: int = 0x01500010, size: int = 8) -> bytes:
     """TPMS_NV_PUBLIC of a counter."""
-    return struct.pack(">IHI", index, 0x0B, attributes) + sized(b"") + struct.pack(">H", 8)
+    return struct.pack(">IHI", index, 0x0B, attributes) + sized(b"") + struct.pack(">H", size)
 
 
 def nv_body(public: bytes, contents: bytes, offset: int = 0) -> bytes:

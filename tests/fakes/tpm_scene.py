@@ -14,10 +14,10 @@ import pytest
 from attest.errors import Unsupported, VerificationError
 from attest.tpm import (
     Activation,
-    Counter,
     Endorsement,
     Endorsements,
     Evidence,
+    Index,
     Signed,
     authenticate,
     challenge,
@@ -125,7 +125,7 @@ def scene(key: Key | None = None, endorsement: Key = EK, **extensions: object) -
             event_log=LOG,
             ima_list=ima_list(),
             endorsement=Endorsement(key=endorsement.public, certificate=certificate),
-            counter=Counter(public=public, certified=certified(key, fake.nv_body(public, (41).to_bytes(8, "big")))),
+            counter=Index(public=public, certified=certified(key, fake.nv_body(public, (41).to_bytes(8, "big")))),
         ),
         fake.endorsements(),
         activation,

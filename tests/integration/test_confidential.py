@@ -7,10 +7,12 @@ real.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,25 +24,32 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
 
 from appliance import run
-from appliance.attester import host
+from appliance.attester import guest, host
+from appliance.attester.configfs import Folder
 from appliance.attester.host import Devices, Given
+from appliance.attester.machine import MachineAttester
 from appliance.cli import app
 from appliance.enclave.tpm_device import Tpm
 from appliance.notary.attestation_keys import TpmKeys
 from appliance.notary.ca import Authority
-from attest import canonical, capsule, policy, verify
+from attest import canonical, capsule, evidence, policy, reference, verify
 from attest import tpm as tpm_package
 from attest.capsule import Item
 from attest.cli import read_bundle
-from attest.digest import digest_of
+from attest.digest import digest_of, sha256
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
+from attest.eventlog import EventLog
 from attest.keys import read_private_key
 from attest.manifest import Platform
+from attest.profile import issuer_of
+from tests.conformance.clients import stock_clients
+from tests.conformance.clients.tampering import Case
 from tests.conftest import Made
 from tests.fakes import authority, nitro, nvgpu, sevsnp, tdx
 from tests.fakes.configfs import FakeRequests
 from tests.tools import azure_machine, swtpm
 from tests.tools.appraisals import toml
+from tests.tools.resign import resign
 
 COLLECTOR = ec.generate_private_key(ec.SECP256R1())
 MAKER = digest_of(COLLECTOR.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
@@ -210,6 +219,56 @@ def test_evidence_of_the_hardware_decides_how_far_a_bundle_is_trusted(name: str,
     assert any("was not looked at" in line for line in plain.not_proven) is ("tpm" not in one.scene.platforms)
 
 
+NAMED = {
+    "sev-snp": {"sev-snp": {"launch": "22" * 48}},
+    "tdx": {"tdx": {"mrtd": "d0" * 48, "rtmr1": "a1" * 48, "rtmr2": "00" * 48}},
+    "nitro": {"nitro": {f"pcr{number}": nitro.IMAGE.hex() for number in range(3)}},
+    "azure-sev-snp": {"azure": {f"sha256:{number}": "00" * 32 for number in (4, 9, 11)}},
+    "azure-tdx": {"azure": {f"sha256:{number}": "00" * 32 for number in (4, 9, 11)}},
+}
+"""The launch measurements that identities of machines without a TPM of their own name."""
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_the_identity_names_what_was_launched(name: str, ran: Callable[[str], Ran]) -> None:
+    found = ran(name).verify()
+    machine = found.identity.partition("/machine/")[2].partition("/")[0]
+    if name in NAMED:
+        assert machine == sha256(canonical.dumps(NAMED[name])).hex()
+    else:  # a TPM's registers, which the measured machine's tests look at; of a GPU nothing is launched
+        assert bool(machine) is (name == "tpm-and-tdx")
+    # Whoever pins it pins the image: a policy does, and a stock client.
+    for pinned, accepted in ((found.identity, True), (found.identity.replace(machine or "appliance", "0" * 64), False)):
+        required = policy.read(f'identity = "{pinned}"'.encode())
+        files = read_bundle(ran(name).made.bundle)
+        with nullcontext() if accepted else pytest.raises(VerificationError, match="signature/identity"):
+            verify.verify(files, ran(name).made.trusted_root, policy=required)
+
+
+def test_a_certificate_of_another_image_is_refused(ran: Callable[[str], Ran]) -> None:
+    """A lab that certifies what the evidence does not show."""
+    made = ran("sev-snp").made
+    measurement = ran("sev-snp").verify().identity.rpartition("/")[2]
+    for image in (None, "00" * 32):
+        with pytest.raises(VerificationError, match="identity/measurement"):
+            verify.verify(resign(made, identity=made.lab.identity(measurement, image)), made.trusted_root)
+
+
+def test_cosign_pins_the_launched_image(ran: Callable[[str], Ran], tmp_path: Path) -> None:
+    one = ran("sev-snp")
+    (tmp_path / "root.json").write_bytes(one.made.trusted_root)
+    try:
+        client = stock_clients.cosign(tmp_path / "root.json")
+    except stock_clients.Missing as missing:
+        pytest.skip(str(missing))
+    identity = one.verify().identity
+    other = identity.replace(identity.partition("/machine/")[2][:64], sha256(b"another image").hex())
+    for pinned, accepted in ((identity, True), (other, False)):
+        bundle, results = one.made.bundle / verify.SIGNATURE, one.made.bundle / verify.RESULTS
+        answer = client.ask(Case("image", "the identity", bundle.read_bytes(), results, pinned, issuer_of(pinned)))
+        assert answer.accepted is accepted, answer.reason
+
+
 @pytest.mark.parametrize("name", SCENES)
 def test_evidence_of_another_run_or_moment_is_refused(name: str, ran: Callable[[str], Ran]) -> None:
     one = ran(name)
@@ -369,3 +428,64 @@ def test_a_lab_vouches_for_a_tpm_from_the_command_line(tmp_path: Path) -> None:
     assert isinstance(command("tpm", "revoked", "--authority", authority, "--serial", "x").exception, MalformedInput)
     (authority / "revoked.crl").write_bytes(b"none")
     assert isinstance(command("tpm", "revoked", "--authority", authority).exception, MalformedInput)
+
+
+def test_the_processor_under_the_measured_machine_speaks_by_itself(
+    ran: Callable[[str], Ran], execute: Callable[..., run.Outcome], job_file: Path, made: Made, tmp_path: Path
+) -> None:
+    """The measured machine's own attester, with configfs-tsm of either vendor: two items at each moment, one run."""
+    for name in ("sev-snp", "tdx"):
+        scene = SCENES[name]
+        with swtpm.started(tmp_path / f"{name}.state") as device:
+            swtpm.measured_boot(device)
+            attester = guest.beside(MachineAttester(device, swtpm.EVENT_LOG), scene.devices["reports"])
+            bundle = execute(job_file, tmp_path / name, attester=attester).bundle
+        table = scene.table | {"tpm": {"kinds": ["unknown"], "unsafe_skipped": True, "secure_boot": False}}
+        found = Ran(replace(scene, table=table, platforms=("tpm", *scene.platforms)), replace(made, bundle=bundle))
+        verified = found.verify()
+        assert verified.manifest.evidence == ("tpm", name)
+        assert verified.assurance == ("signed", "measured", "quoted (software TPM)", "confidential")
+        # The TPM names the image, as without the processor.
+        values = evidence.read(read_bundle(bundle)[verify.START], "start")
+        assert f"/machine/{reference.image_of(values_of(values))}/" in verified.identity
+
+
+def values_of(start: evidence.Evidence) -> dict[str, str]:
+    """The registers that the TPM quoted."""
+    return canonical.validate(tpm_package.Evidence, start.of("tpm"), "evidence").registers["sha256"]
+
+
+class Deaf(FakeRequests):
+    """configfs-tsm whose requests cannot be made."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(bytes, "sev_guest")
+        self.number = number
+
+    def make(self, name: str) -> None:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+def test_a_machine_without_such_a_processor_has_its_tpm_alone(tmp_path: Path) -> None:
+    with swtpm.started(tmp_path / "state") as device:
+        told = MachineAttester(device, swtpm.EVENT_LOG)
+        assert guest.beside(told, Folder(tmp_path / "none")) is told
+        # The module is there, and no driver found its hardware.
+        for number in (errno.ENOENT, errno.ENXIO):
+            assert guest.beside(told, Deaf(number)) is told
+        for number in (errno.EACCES, errno.EBUSY):
+            with pytest.raises(EnvironmentProblem, match="no request can be made"):
+                guest.beside(told, Deaf(number))
+        with pytest.raises(EnvironmentProblem, match="expected one of sev_guest, tdx_guest, found 'arm_cca_guest'"):
+            guest.beside(told, FakeRequests(bytes, "arm_cca_guest"))
+
+
+def test_a_machine_whose_processor_cannot_be_asked_does_not_run(tmp_path: Path) -> None:
+    """A host that hands out no certificate: the run ends, and does not go on without."""
+    silent = FakeRequests(lambda bound: CHIP.report(report_data=bound), "sev_guest", None)
+    with swtpm.started(tmp_path / "state") as device:
+        swtpm.measured_boot(device)
+        attester = guest.beside(MachineAttester(device, swtpm.EVENT_LOG), silent)
+        with pytest.raises(EnvironmentProblem, match="hands out no VCEK certificate"):
+            attester.start(EventLog(()), digest_of(b"job"), bytes(32))
+    assert silent.entries == {}

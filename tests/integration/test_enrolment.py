@@ -11,13 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from appliance import job as jobs
 from appliance import run
+from appliance.attester import host
 from appliance.attester.machine import MachineAttester
+from appliance.cli import app
 from appliance.notary import carried, gap, office
 from appliance.notary import lab as labs
 from appliance.notary.appraisal import Appraiser, Judge
@@ -250,6 +254,59 @@ def test_evidence_is_appraised_before_the_run_is_registered(
         moved = request.model_copy(update={"challenge": other.challenge})
         office.answer(lab, canonical.dump_model(moved), judge, now=now())
     assert len(lab.log) == before
+
+
+def test_the_command_carries_evidence_to_the_notary(
+    tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`appliance enroll request --attester tpm`, with a real software TPM, and a notary that appraises it."""
+    lab = labs.create(tmp_path / "lab", "notary.example", now=now)
+
+    def judge(challenge: str, wall: Wall) -> Appraiser:
+        return Appraiser(lab, policy.read(b"rollback_refused = true\n" + HARDWARE), None, now, challenge, wall)
+
+    (tmp_path / "small.yaml").write_text(SMALL_JOB)
+    command("appliance", "lock", tmp_path / "small.yaml", "--engine", engine)
+    (tmp_path / "invitation").write_bytes(office.invite(lab, days=1, now=now()))
+    with swtpm.served(tmp_path / "state") as socket:
+        with swtpm.opened(socket) as tpm:
+            swtpm.measured_boot(tpm)
+        here = partial(host.Devices, tpm=lambda: swtpm.connected(socket), event_log=swtpm.EVENT_LOG)
+        monkeypatch.setattr(host, "Devices", here)
+        answered = threading.Thread(target=serve, args=(tmp_path / "run", lab, judge), daemon=True)
+        answered.start()
+        arguments = ["--invitation", tmp_path / "invitation", "--out", tmp_path / "run", "--engine", engine]
+        asked = ["enroll", "request", tmp_path / "small.yaml", *arguments, "--attester", "tpm"]
+        done = CliRunner().invoke(app, [str(argument) for argument in asked])
+        assert done.exit_code == 0, done.exception
+        answered.join(timeout=60)
+    verified = verify.verify(read_bundle(tmp_path / "run" / "bundle"), lab.trusted_root)
+    assert verified.manifest.evidence == ("tpm",)
+    assert "/machine/" in verified.identity
+    # It was certified because its TPM kept the lock's version; without that, or with another, it is not.
+    request = gap.read_request((tmp_path / "run" / FIRST).read_bytes())
+    asked, appraiser = request.question, judge(request.challenge, "process")
+    assert isinstance(asked, Register) and asked.enrolment.evidence is not None
+    appraiser.end(verified.manifest, asked)
+    newer = verified.manifest.lock.model_copy(update={"version": 2})
+    with pytest.raises(VerificationError, match="rollback/lock"):
+        appraiser.end(verified.manifest.model_copy(update={"lock": newer}), asked)
+    silent = [
+        {name: part for name, part in item.items() if name != "versions"} for item in asked.enrolment.evidence.items
+    ]
+    shown = asked.enrolment.evidence.model_copy(update={"items": tuple(silent)})
+    bare = asked.model_copy(update={"enrolment": asked.enrolment.model_copy(update={"evidence": shown})})
+    with pytest.raises(VerificationError, match="policy/rollback"):
+        appraiser.end(verified.manifest, bare)
+
+
+@pytest.mark.parametrize("wall", ["container", "vm"])
+def test_other_walls_ask_a_lab_on_their_own_host(wall: str, sites: Sites) -> None:
+    arguments = ["--invitation", sites.notary / "none", "--out", sites.machine / "run", "--wall", wall]
+    done = command("appliance", "enroll", "request", sites.machine / "small.yaml", *arguments, status=20)
+    assert f"--wall {wall} across an air gap: expected --wall process" in done.stderr
+    assert f"--wall {wall} --appraise POLICY" in done.stderr
+    assert not (sites.machine / "run").exists()
 
 
 def serve(folder: Path, lab: labs.Lab, judge: Judge) -> None:

@@ -22,7 +22,7 @@ from appliance.image import vm as vm_image
 from appliance.image.cli import default_cache
 from appliance.image.tree import Tree, file, tree
 from appliance.notary.lab import Lab
-from attest import machine, reference, verify
+from attest import lockfile, machine, policy, reference, verify
 from attest.cli import read_bundle
 from attest.digest import digest_file
 from attest.errors import EnvironmentProblem, VerificationError
@@ -330,6 +330,58 @@ def test_the_default_job_gives_the_same_results_as_in_front_of_the_wall(
     assert verified.manifest.wall == "vm"
     assert verified.assurance == ("signed", "measured", "quoted (software TPM)")
     assert verified.machine == known.image
+
+
+ONE_SAMPLE = (
+    TEN_SAMPLES[: TEN_SAMPLES.index("  - {id: clean")].replace("name: ten", "name: one")
+    + """
+suites:
+  - {path: "resource:demo/suites/addition.yaml", limit: 1}
+sampling: {max_tokens: 16}
+limits: {context_tokens: 512, memory_bytes: 2147483648}
+numerics: exact
+"""
+)
+
+
+def test_a_machine_with_a_memory_refuses_an_older_lock_and_an_older_image(
+    image: Path, lab: Lab, tmp_path: Path
+) -> None:
+    """The version of the lock that a run pins for itself is 1; that of the image is the recipe's time."""
+    job = tmp_path / "one.yaml"
+    job.write_text(ONE_SAMPLE)
+
+    def attempt(name: str, machine: Path = image, **fields: object) -> Path:
+        request = measured.Request(
+            job=job, lab=lab, out=tmp_path / name, image=machine, tpm_state=tmp_path / "tpm", **fields  # type: ignore[arg-type]
+        )  # fmt: skip
+        return measured.run(request, lambda _phase, _done, _total: None).bundle
+
+    files = read_bundle(attempt("first"))
+    known = measure.load(image / measure.REFERENCE)
+    verified = verify.verify(
+        files, lab.trusted_root, references=[known], policy=policy.read(b"rollback_refused = true")
+    )
+    assert [line for line in verified.proven if f"kept {known.version} as the newest version of the image" in line]
+    assert [line for line in verified.proven if "kept 1 as the newest version of the lock one" in line]
+    # A newer lock, then the old one again.
+    lock = tmp_path / "2.lock"
+    pinned = lockfile.read(files[verify.LOCK])
+    lock.write_bytes(lockfile.write(pinned.model_copy(update={"version": 2})))
+    attempt("second", lock=lock)
+    with pytest.raises(EnclaveFailure, match=r"rollback/version.*lock one of version 2 or later"):
+        attempt("third")
+    # The image that the same recipe gives with a time that is a second older.
+    version = known.version or 0
+    parts = uki.parts((image / measure.BOOT_FILE).read_bytes())
+    dated = {name: getattr(parts, name).replace(str(version), str(version - 1)) for name in ("command_line", "release")}
+    older = changed(image, tmp_path / "older", boot_file=uki.build(machine_parts.stub(), replace(parts, **dated)))
+    values = measure.measure(older, known.image)
+    assert values.version == version - 1
+    (older / measure.REFERENCE).write_bytes(measure.dump(values))
+    with pytest.raises(EnclaveFailure, match=rf"rollback/version.*image vitrine-vm of version {version} or later"):
+        attempt("fourth", older, lock=lock)
+    assert {path.name for path in tmp_path.iterdir()} & {"first", "second", "third", "fourth"} == {"first", "second"}
 
 
 def test_two_builds_are_bit_identical(image: Path, tmp_path: Path) -> None:

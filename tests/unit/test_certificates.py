@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attest import bundle, chain, leaf, trust, validity
+from attest import bundle, chain, trust, validity
 from attest.appraise import items
 from attest.errors import MalformedInput, VitrineError
 from attest.nvgpu import ocsp
@@ -69,7 +69,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "SEV-SNP in PEM": lambda der: sevsnp.split(pem(der)),
     "TDX": lambda der: tdx.load_chain(pem(der), "it"),
     "GPU": lambda der: import_module("attest.nvgpu.authenticate")._certificates(pem(der)),
-    "log leaf": lambda der: leaf._certificate(pem(der)),
+    "log leaf": lambda der: chain.load_pem(pem(der), "log leaf"),
     "evidence": lambda der: chain.load(items.der(pem(der))),
 }
 LISTS: dict[str, Callable[[bytes], object]] = {

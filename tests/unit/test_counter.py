@@ -106,7 +106,7 @@ def test_a_counter_of_another_run_index_or_tpm_is_refused(device: Tpm) -> None:
     assert read(bare) is None
     # Another index of the same TPM, as genuine.
     tpm_commands.raise_counter(device, counter.INDEX + 1)
-    other = MachineAttester(device, swtpm.EVENT_LOG)._counter(counter.INDEX + 1, EXTRA)
+    other = MachineAttester(device, swtpm.EVENT_LOG)._certified(counter.INDEX + 1, 8, EXTRA)
     with pytest.raises(VerificationError, match=r"machine/counter.*0x1800a11.*0x1800a12"):
         read(first | {"counter": other})
     for part in ("public", "certified"):

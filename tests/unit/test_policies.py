@@ -54,6 +54,20 @@ def test_every_line_says_why_and_is_known(name: policies.Name) -> None:
         assert found.format == policy.FORMAT
 
 
+TURNED_ON = re.compile(r"^#     ((?:required_witnesses|minimum_\w+|rollback_refused) = .*)$", re.MULTILINE)
+"""What a policy's comment offers for later."""
+
+
+@pytest.mark.parametrize("name", policies.NAMES)
+def test_what_a_first_run_cannot_have_is_offered_and_not_asked(name: policies.Name) -> None:
+    written = policy.read(text(name).encode())
+    assert (written.required_witnesses, written.minimum_lock_version, written.minimum_image_version) == (0, None, None)
+    assert written.rollback_refused is (name == "auditor")
+    later = policy.read("\n".join([*TURNED_ON.findall(text(name)), text(name)]).encode())
+    assert (later.required_witnesses, later.minimum_lock_version, later.minimum_image_version) == (1, 4, 1795305600)
+    assert later.rollback_refused
+
+
 def opt_outs(value: Any) -> Iterator[tuple[str, bool]]:
     """Every `unsafe_*` of a model and its parts."""
     for name in type(value).model_fields:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from attest.digest import digest_of
 from attest.errors import Exit, MalformedInput, Unsupported, VerificationError
 from attest.manifest import ExecutionManifest
 from attest.policy import Policy
+from attest.rollback import Kept, Thing
 from tests.tools import swtpm
 from tests.tools.manifests import CLAIM, MANIFEST, D, self_test
 
@@ -122,6 +124,22 @@ def test_the_image_is_as_new_as_required() -> None:
         policy.read(b"minimum_image_version = 0").check_image(old)
 
 
+def test_versions_have_to_be_in_a_tpm_where_that_is_required() -> None:
+    required = policy.read(b"rollback_refused = true")
+    lock, image = (Kept(Thing(kind, "gsm8k"), 4) for kind in ("lock", "image"))
+    for wall, kept, enough in (
+        ("process", [lock], True),
+        ("process", [], False),
+        ("process", [image], False),
+        ("vm", [lock, image], True),
+        ("vm", [lock], False),
+    ):
+        behind = manifest().model_copy(update={"wall": wall})
+        policy.read(b"").check_kept(behind, kept)
+        with contextlib.nullcontext() if enough else pytest.raises(VerificationError, match="policy/rollback"):
+            required.check_kept(behind, kept)
+
+
 def test_completeness_can_be_waived() -> None:
     policy.read(b"complete = false").check(manifest(**INCOMPLETE))
 
@@ -138,6 +156,7 @@ def test_a_whole_policy_is_read() -> None:
         locks = ["{D}"]
         minimum_lock_version = 2
         minimum_image_version = 1795305600
+        rollback_refused = true
         max_attempts = 1
         claims_hold = true
         assurance = "quoted"
@@ -154,6 +173,7 @@ def test_a_whole_policy_is_read() -> None:
         "locks": (D,),
         "minimum_lock_version": 2,
         "minimum_image_version": 1795305600,
+        "rollback_refused": True,
         "max_attempts": 1,
         "claims_hold": True,
         "assurance": "quoted",

@@ -46,6 +46,54 @@ def test_a_signature_has_one_spelling() -> None:
         check(other, GOOD[1])
 
 
+def tlv(tag: int, *contents: bytes) -> bytes:
+    content = b"".join(contents)
+    size = len(content).to_bytes(2, "big")
+    return bytes([tag]) + (size[1:] if content[0x7F:] == b"" else b"\x82" + size) + content
+
+
+def spelled(found: bytes, signature: bytes, *, algorithm: bytes = b"", certificates: bytes = b"") -> bytes:
+    """The response with its signature's BIT STRING, its algorithm or its certificates written otherwise."""
+    said = library.load_der_ocsp_response(found).tbs_response_bytes
+    algorithm = algorithm or tlv(0x30, ECDSA_SHA384)
+    basic = tlv(0x30, said, algorithm, signature, tlv(0xA0, tlv(0x30, certificates)) if certificates else b"")
+    return tlv(0x30, b"\x0a\1\0", tlv(0xA0, tlv(0x30, tlv(6, bytes.fromhex("2b0601050507300101")), tlv(4, basic))))
+
+
+ECDSA_SHA384 = bytes.fromhex("06082a8648ce3d040303")
+
+
+def test_a_signature_that_stands_elsewhere_too_is_looked_for_in_its_own_place() -> None:
+    """The certificates beside a response are not signed: one of them repeats the signature after a zero byte."""
+    found = next(d for d in iter(lambda: response(LEAF, MIDDLE, signer=responder(MIDDLE)), None) if even(d))
+    signature, own = _signature(found), library.load_der_ocsp_response(found).certificates[0]
+    repeated = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\0" + signature)
+    other = issue("bystander", MIDDLE, extensions=[(repeated, False)]).certificate
+    both = own.public_bytes(Encoding.DER) + other.public_bytes(Encoding.DER)
+    right = spelled(found, tlv(3, b"\0", signature), certificates=both)
+    check(right, GOOD[1])
+    wrong = spelled(found, tlv(3, b"\1", signature), certificates=both)
+    assert wrong != right
+    assert _signature(wrong) == signature
+    assert b"\0" + signature in wrong
+    with pytest.raises(MalformedInput, match="whole bytes in its place"):
+        check(wrong, GOOD[1])
+
+
+def test_an_algorithm_has_one_spelling() -> None:
+    found = response(LEAF, MIDDLE)
+    signature = tlv(3, b"\0", _signature(found))
+    assert spelled(found, signature) == found
+    with_null = spelled(found, signature, algorithm=tlv(0x30, ECDSA_SHA384, b"\5\0"))
+    with pytest.raises(MalformedInput):
+        check(with_null, GOOD[1])
+
+
+def even(der: bytes) -> bool:
+    """Whether the signature's last bit is zero."""
+    return _signature(der)[-1] % 2 == 0
+
+
 def _signature(der: bytes) -> bytes:
     return library.load_der_ocsp_response(der).signature
 

@@ -166,7 +166,7 @@ def extend(tpm: Tpm, register: int, digests: object) -> None:
 
 
 def test_a_counter_only_goes_up_and_is_certified(tpm: Tpm, trusted: Endorsements) -> None:
-    commands.define_counter(tpm, INDEX)
+    commands.define(tpm, INDEX, commands.COUNTER, commands.COUNTER_BYTES)
     seen = []
     with Attester(tpm) as attester:
         for _ in range(3):
@@ -180,7 +180,7 @@ def test_a_counter_only_goes_up_and_is_certified(tpm: Tpm, trusted: Endorsements
 def test_a_counter_survives_a_reset_and_was_written_first(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "state", tmp_path / "state")
     with serve(tmp_path / "state", tmp_path) as path, tpm_device.open_socket(path) as tpm:
-        commands.define_counter(tpm, INDEX)
+        commands.define(tpm, INDEX, commands.COUNTER, commands.COUNTER_BYTES)
         with Attester(tpm) as attester, pytest.raises(EnvironmentProblem, match="refuses command 0x184"):
             attester.evidence(NONCE, {"sha256": [0]}, event_log=None, counter=INDEX)
         commands.increment(tpm, INDEX)

@@ -8,9 +8,10 @@ import pytest
 
 from attest.errors import MalformedInput
 from attest.tpm import (
-    Counter,
     Evidence,
+    Index,
     Signed,
+    authenticate,
     layout,
 )
 from attest.tpm.layout import Hash
@@ -169,10 +170,46 @@ BODY = fake.nv_body(PUBLIC, (41).to_bytes(8, "big"))
     ],
 )
 def test_a_counter_is_a_counter_of_this_tpm(public: bytes, signed: Signed, code: str) -> None:
-    refused(scene().with_(counter=Counter(public=public, certified=signed)), code)
+    refused(scene().with_(counter=Index(public=public, certified=signed)), code)
+
+
+KEPT = fake.nv_public(0x2A060006, 0x01800A20, size=16)
+"""An ordinary index of 16 bytes, written."""
+CONTENTS = bytes(7) + b"\3" + b"lock:job"
+
+
+def test_versions_are_what_ordinary_indexes_of_this_tpm_hold() -> None:
+    kept = Index(public=KEPT, certified=certified(Key(), fake.nv_body(KEPT, CONTENTS)))
+    for versions, found in ((None, ()), ((kept, kept), ((0x01800A20, CONTENTS),) * 2)):
+        it = scene().with_(versions=versions)
+        given = {"nonce": it.nonce, "now": it.now, "activation": it.activation}
+        assert authenticate(it.evidence, it.endorsements, **given).versions == found  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("public", "signed", "code"),
+    [
+        (KEPT, certified(Key(which="b"), fake.nv_body(KEPT, CONTENTS)), "tpm/signature"),
+        (KEPT, certified(Key(), fake.nv_body(KEPT, CONTENTS), nonce=bytes(32)), "tpm/nonce"),
+        (PUBLIC, certified(Key(), fake.nv_body(KEPT, CONTENTS)), "tpm/versions"),
+        *(
+            (fake.nv_public(value), certified(Key(), fake.nv_body(fake.nv_public(value), bytes(8))), "tpm/versions")
+            for value in (0x2A060016, 0x2A060026, 0x0A060006)  # a counter, bits, never written
+        ),
+    ],
+)
+def test_a_kept_version_is_of_an_index_of_this_tpm(public: bytes, signed: Signed, code: str) -> None:
+    good = Index(public=KEPT, certified=certified(Key(), fake.nv_body(KEPT, CONTENTS)))
+    refused(scene().with_(versions=(good, Index(public=public, certified=signed))), code)
+
+
+@pytest.mark.parametrize("body", [fake.nv_body(KEPT, CONTENTS[:-1]), fake.nv_body(KEPT, CONTENTS, offset=1)])
+def test_a_part_of_an_index_is_no_version(body: bytes) -> None:
+    with pytest.raises(MalformedInput, match="its 16 bytes"):
+        scene().with_(versions=(Index(public=KEPT, certified=certified(Key(), body)),)).check()
 
 
 @pytest.mark.parametrize("body", [fake.nv_body(PUBLIC, bytes(8), offset=1), fake.nv_body(PUBLIC, bytes(7))])
 def test_a_part_of_a_counter_is_none(body: bytes) -> None:
-    with pytest.raises(MalformedInput, match="8 bytes of a counter"):
-        scene().with_(counter=Counter(public=PUBLIC, certified=certified(Key(), body))).check()
+    with pytest.raises(MalformedInput, match="its 8 bytes"):
+        scene().with_(counter=Index(public=PUBLIC, certified=certified(Key(), body))).check()

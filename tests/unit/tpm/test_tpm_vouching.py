@@ -12,8 +12,8 @@ from cryptography import x509
 from attest.errors import VerificationError
 from attest.tpm import (
     Activation,
-    Counter,
     Endorsement,
+    Index,
     KeyCertificate,
     Root,
     challenge,
@@ -56,7 +56,7 @@ def test_a_name_by_sha_1_could_be_that_of_another_key() -> None:
     refused(scene().with_(endorsement=good.model_copy(update={"key": weak})), "tpm/endorsement-key")
     weak = PUBLIC[:4] + b"\0\4" + PUBLIC[6:]
     body = fake.sized(b"\0\4" + hashlib.sha1(weak).digest()) + bytes(2) + fake.sized(bytes(8))
-    refused(scene().with_(counter=Counter(public=weak, certified=certified(Key(), body))), "tpm/counter")
+    refused(scene().with_(counter=Index(public=weak, certified=certified(Key(), body))), "tpm/counter")
 
 
 # 2. Who vouches -------------------------------------------------------------------------------------------------------
