@@ -80,7 +80,7 @@ def wilson(mean: Decimal, n: Decimal) -> tuple[Decimal, Decimal]:
 
 def decimal(value: str | Fraction) -> Decimal:
     """The number, a fraction rounded to the digits of the context."""
-    return Decimal(value.numerator) / value.denominator if isinstance(value, Fraction) else Decimal(value)
+    return Decimal(value) if isinstance(value, str) else Decimal(value.numerator) / value.denominator
 
 
 def text(value: Decimal) -> str:
