@@ -124,10 +124,7 @@ def claims(authenticated: Authenticated) -> Claims:
         },
         bank=bank,
         boot=seen,
-        files=tuple(
-            File(_text_of(entry.path), f"{entry.hash}:{entry.digest.hex()}", entry.violation)
-            for entry in authenticated.files
-        ),
+        files=tuple(File(_text_of(entry.path), entry.digest, entry.violation) for entry in authenticated.files),
         counter=None
         if authenticated.counter is None
         else Counter(index=authenticated.counter[0], value=authenticated.counter[1]),

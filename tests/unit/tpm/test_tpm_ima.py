@@ -11,6 +11,7 @@ from attest.errors import MalformedInput, Unsupported
 from attest.tpm import ima, signaturelist
 
 DIGEST = hashlib.sha256(b"content").digest()
+NAMED = f"sha256:{DIGEST.hex()}"
 SHORT = hashlib.sha1(b"content").digest()
 
 
@@ -31,18 +32,18 @@ LINE = line("ima-ng", NG, f"sha256:{DIGEST.hex()} /bin/a b")
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (LINE, ("ima-ng", "sha256", DIGEST, "/bin/a b", b"")),
+        (LINE, ("ima-ng", NAMED, "/bin/a b", b"")),
         (
             line("ima-ng", NG, f"sha256:{DIGEST.hex()} /bin/a b", "sha256"),
-            ("ima-ng", "sha256", DIGEST, "/bin/a b", b""),
+            ("ima-ng", NAMED, "/bin/a b", b""),
         ),
         (
             line("ima-ng", NG, f"sha256:{DIGEST.hex()} /bin/a b", "sha384"),
-            ("ima-ng", "sha256", DIGEST, "/bin/a b", b""),
+            ("ima-ng", NAMED, "/bin/a b", b""),
         ),
         (
             line("ima", SHORT + b"/bin/a".ljust(256, b"\0"), f"{SHORT.hex()} /bin/a"),
-            ("ima", "sha1", SHORT, "/bin/a", b""),
+            ("ima", f"sha1:{SHORT.hex()}", "/bin/a", b""),
         ),
         (
             line(
@@ -50,17 +51,17 @@ LINE = line("ima-ng", NG, f"sha256:{DIGEST.hex()} /bin/a b")
                 fields(b"sha256:\0" + DIGEST, b"/a b\0", b"\3\2sig"),
                 f"sha256:{DIGEST.hex()} /a b 0302736967",
             ),
-            ("ima-sig", "sha256", DIGEST, "/a b", b"\3\2sig"),
+            ("ima-sig", NAMED, "/a b", b"\3\2sig"),
         ),
         (
             line("ima-sig", fields(b"sha256:\0" + DIGEST, b"/a\0", b""), f"sha256:{DIGEST.hex()} /a "),
-            ("ima-sig", "sha256", DIGEST, "/a", b""),
+            ("ima-sig", NAMED, "/a", b""),
         ),
     ],
 )
 def test_templates(data: bytes, expected: tuple[object, ...]) -> None:
     (entry,) = ima.parse(data)
-    assert (entry.template, entry.hash, entry.digest, entry.path, entry.signature) == expected
+    assert (entry.template, entry.digest, entry.path, entry.signature) == expected
     assert not entry.violation
     start, end = ima.values((entry,), "sha256")
     assert start == bytes(32)
@@ -109,7 +110,9 @@ def test_a_violation_extends_ones(bank: str) -> None:
         (LINE.replace(DIGEST.hex().encode(), b"zz" * 32), MalformedInput),
         (b"10 00 ima-ng sha256:" + DIGEST.hex().encode() + b" /a\n", MalformedInput),
         (b"10  ima-ng sha256:" + DIGEST.hex().encode() + b" /a\n", MalformedInput),
-        (b"10 " + b"0" * 40 + b" ima-ng\n", Unsupported),
+        (b"10 " + b"0" * 40 + b" ima-ng\n", MalformedInput),
+        (b"10 " + b"0" * 40 + b" ima-ng sha256:" + b"0" * 64 + b"\n", MalformedInput),
+        (LINE.replace(LINE.split()[1], LINE.split()[1].upper()), MalformedInput),
         (line("ima-ng", fields(b"sha256:\0" + DIGEST, b"\0"), f"sha256:{DIGEST.hex()} "), MalformedInput),
         (line("ima", SHORT + b"/" * 256, f"{SHORT.hex()} {'/' * 256}"), MalformedInput),
         (bytes((16 << 20) + 1), MalformedInput),
@@ -125,9 +128,12 @@ def test_other_lists_are_refused(data: bytes, error: type[Exception]) -> None:
     [
         (bytes(ima.MAX_BYTES + 1), "at most"),
         (LINE[:-1], "lines that end"),
-        (LINE.replace(b"sha256:", b"sha512:"), "expected 64 bytes of sha512, found 32"),
-        (b"10  ima-ng sha256:" + DIGEST.hex().encode() + b" /a\n", "expected lower-case hexadecimal digits"),
-        (LINE.replace(b"sha256:" + DIGEST.hex().encode(), b"sha256:"), "expected lower-case hexadecimal digits"),
+        (LINE.replace(b"sha256:", b"sha512:"), "expected 128 digits of sha512, found 64"),
+        (b"10  ima-ng sha256:" + DIGEST.hex().encode() + b" /a\n", "expected a template hash, found b''"),
+        (LINE.replace(b"sha256:" + DIGEST.hex().encode(), b"sha256:"), "expected 64 digits of sha256, found 0"),
+        (LINE.replace(DIGEST.hex().encode(), DIGEST.hex().upper().encode()), "expected lower-case hexadecimal digits"),
+        (LINE.replace(b"/bin/a b", b"/bin/a c"), "expected template hash [0-9a-f]{40}, found"),
+        (LINE.replace(LINE.split()[1], LINE.split()[1].upper()), "expected template hash [0-9a-f]{40}, found"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_said(data: bytes, said: str) -> None:
