@@ -13,7 +13,8 @@ from __future__ import annotations
 import binascii
 import hashlib
 from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Final
 
 from attest.errors import MalformedInput, Unsupported
 from attest.tpm.layout import SIZES, Hash
@@ -24,8 +25,7 @@ MAX_BYTES: Final = 16 << 20
 MAX_ENTRIES: Final = 1 << 17
 NAME_BYTES: Final = 256
 """To which the `ima` template fills up a path."""
-Template = Literal["ima", "ima-ng", "ima-sig"]
-TEMPLATES: Final[dict[bytes, Template]] = {name.encode(): name for name in get_args(Template)}
+TEMPLATES: Final = (b"ima", b"ima-ng", b"ima-sig")
 FUNCTIONS: Final = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 BY_DIGITS: Final = {2 * size: FUNCTIONS[name] for name, size in SIZES.items()}
 """The hash of which a template hash is, by the number of its digits."""
@@ -36,21 +36,20 @@ SHAPES: Final = {
 """Of a file's digest: how many digits it has, and what stands before it in what a template hash is over."""
 
 
-class Entry(NamedTuple):
-    """One measured file."""
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that the kernel measured. No model: there are thousands, made here of what was checked."""
 
-    template: Template
-    """The form of the entry."""
-    digest: str
-    """The file's digest, `sha256:hex`; zeros for a violation."""
     path: str
-    """The file, as the kernel saw it: spaces and all."""
-    signature: bytes
-    """The signature in the file's `security.ima`; empty without one. Not verified."""
+    """The file, as the kernel saw it: spaces and all; bytes that are not UTF-8 are replaced."""
+    digest: str
+    """Its digest, `sha256:hex`; zeros for a violation."""
     violation: bool
-    """Whether the file could change while it was measured: its digest is not known."""
-    hashed: bytes
-    """What the entry's template hash is over."""
+    """Whether it could change while it was measured: its digest is not known."""
+
+
+Entry = tuple[File, bytes]
+"""A file, and what the template hash of its line is over."""
 
 
 def parse(data: bytes) -> tuple[Entry, ...]:
@@ -69,37 +68,35 @@ def values(entries: tuple[Entry, ...], bank: Hash) -> Iterator[bytes]:
     """The values of register 10 in `bank`: at the start, and after each entry."""
     function, violation, value = FUNCTIONS[bank], b"\xff" * SIZES[bank], bytes(SIZES[bank])
     yield value
-    for entry in entries:
-        value = function(value + (violation if entry.violation else function(entry.hashed).digest())).digest()
+    for file, hashed in entries:
+        value = function(value + (violation if file.violation else function(hashed).digest())).digest()
         yield value
 
 
 def _entry(number: int, line: bytes) -> Entry:
     fields = line.split(b" ", 4)
+    if fields[0] != b"10":
+        raise _malformed(number, f"expected register {REGISTER}, found {fields[0][:20]!r}")
     if len(fields) != 5:
         raise _malformed(number, "expected register, template hash, template, digest and path")
-    # A path may hold any byte but a line's end; it is kept as Python keeps paths.
-    register, listed, template, named, path = fields
-    if register != b"10":
-        raise _malformed(number, f"expected register {REGISTER}, found {register[:20]!r}")
-    kind = TEMPLATES.get(template)
-    if kind is None:
-        raise _unsupported(number, f"expected template {', '.join(TEMPLATES.values())}, found {template[:40]!r}")
+    _, listed, template, named, path = fields  # a path may hold any byte but a line's end
+    if template not in TEMPLATES:
+        raise _unsupported(number, f"expected template ima, ima-ng or ima-sig, found {template[:40]!r}")
     signature = b""
-    if kind == "ima":
+    if template == b"ima":
         named = b"sha1:" + named
-    elif kind == "ima-sig":
+    elif template == b"ima-sig":
         # The signature follows the path, after a space that stands there also without one.
         path, _, text = path.rpartition(b" ")
         signature = _hex(number, text) if text else b""
-    if not path or (kind == "ima" and len(path) >= NAME_BYTES):
+    if not path or (template == b"ima" and len(path) >= NAME_BYTES):
         raise _malformed(number, "expected the path of a file")
     head, digest = _digest(number, named)
-    if kind == "ima":
+    if template == b"ima":
         hashed = digest + path.ljust(NAME_BYTES, b"\0")
     else:
         hashed = head + digest + _size(path, 1) + path + b"\0"
-    if kind == "ima-sig":
+    if template == b"ima-sig":
         hashed += _size(signature) + signature
     function = BY_DIGITS.get(len(listed))
     if function is None:
@@ -108,7 +105,7 @@ def _entry(number: int, line: bytes) -> Entry:
     violation = computed != listed
     if violation and listed.strip(b"0"):
         raise _malformed(number, f"expected template hash {computed.decode()}, found {listed!r}")
-    return Entry(kind, named.decode("ascii"), path.decode("utf-8", "surrogateescape"), signature, violation, hashed)
+    return File(path.decode("utf-8", "replace"), named.decode("ascii"), violation), hashed
 
 
 def _size(data: bytes, more: int = 0) -> bytes:

@@ -25,47 +25,29 @@ def line(template: str, data: bytes, rest: str, function: str = "sha1", register
     return f"{register} {hashlib.new(function, data).hexdigest()} {template} {rest}\n".encode()
 
 
-NG = fields(b"sha256:\0" + DIGEST, b"/bin/a b\0")
+LABELLED = b"sha256:\0" + DIGEST
+NG = fields(LABELLED, b"/bin/a b\0")
+OLD = SHORT + b"/bin/a".ljust(256, b"\0")
 LINE = line("ima-ng", NG, f"sha256:{DIGEST.hex()} /bin/a b")
 
 
 @pytest.mark.parametrize(
-    ("data", "expected"),
+    ("template", "data", "rest", "function", "digest", "path"),
     [
-        (LINE, ("ima-ng", NAMED, "/bin/a b", b"")),
-        (
-            line("ima-ng", NG, f"sha256:{DIGEST.hex()} /bin/a b", "sha256"),
-            ("ima-ng", NAMED, "/bin/a b", b""),
-        ),
-        (
-            line("ima-ng", NG, f"sha256:{DIGEST.hex()} /bin/a b", "sha384"),
-            ("ima-ng", NAMED, "/bin/a b", b""),
-        ),
-        (
-            line("ima", SHORT + b"/bin/a".ljust(256, b"\0"), f"{SHORT.hex()} /bin/a"),
-            ("ima", f"sha1:{SHORT.hex()}", "/bin/a", b""),
-        ),
-        (
-            line(
-                "ima-sig",
-                fields(b"sha256:\0" + DIGEST, b"/a b\0", b"\3\2sig"),
-                f"sha256:{DIGEST.hex()} /a b 0302736967",
-            ),
-            ("ima-sig", NAMED, "/a b", b"\3\2sig"),
-        ),
-        (
-            line("ima-sig", fields(b"sha256:\0" + DIGEST, b"/a\0", b""), f"sha256:{DIGEST.hex()} /a "),
-            ("ima-sig", NAMED, "/a", b""),
-        ),
+        ("ima-ng", NG, f"{NAMED} /bin/a b", "sha1", NAMED, "/bin/a b"),
+        ("ima-ng", NG, f"{NAMED} /bin/a b", "sha256", NAMED, "/bin/a b"),
+        ("ima-ng", NG, f"{NAMED} /bin/a b", "sha384", NAMED, "/bin/a b"),
+        ("ima", OLD, f"{SHORT.hex()} /bin/a", "sha1", f"sha1:{SHORT.hex()}", "/bin/a"),
+        ("ima-sig", fields(LABELLED, b"/a b\0", b"\3\2sig"), f"{NAMED} /a b 0302736967", "sha1", NAMED, "/a b"),
+        ("ima-sig", fields(LABELLED, b"/a\0", b""), f"{NAMED} /a ", "sha1", NAMED, "/a"),
     ],
 )
-def test_templates(data: bytes, expected: tuple[object, ...]) -> None:
-    (entry,) = ima.parse(data)
-    assert (entry.template, entry.digest, entry.path, entry.signature) == expected
-    assert not entry.violation
+def test_templates(template: str, data: bytes, rest: str, function: str, digest: str, path: str) -> None:
+    (entry,) = ima.parse(line(template, data, rest, function))
+    assert entry == (ima.File(path, digest, violation=False), data)
     start, end = ima.values((entry,), "sha256")
     assert start == bytes(32)
-    assert end == hashlib.sha256(bytes(32) + hashlib.sha256(entry.hashed).digest()).digest()
+    assert end == hashlib.sha256(bytes(32) + hashlib.sha256(data).digest()).digest()
 
 
 def test_a_path_may_hold_any_bytes() -> None:
@@ -80,8 +62,8 @@ def test_a_path_may_hold_any_bytes() -> None:
         + path
         + b"\n"
     )
-    (entry,) = ima.parse(text)
-    assert entry.hashed == data
+    ((file, hashed),) = ima.parse(text)
+    assert (file.path, hashed) == ("/caf\ufffd/\ufffd\x01", data)
 
 
 @pytest.mark.parametrize("bank", ["sha1", "sha256", "sha384"])
@@ -90,7 +72,7 @@ def test_a_violation_extends_ones(bank: str) -> None:
     (entry,) = ima.parse(text)
     size = hashlib.new(bank).digest_size
     _, value = ima.values((entry,), bank)  # type: ignore[arg-type]
-    assert entry.violation
+    assert entry[0].violation
     assert value == hashlib.new(bank, bytes(size) + b"\xff" * size).digest()
 
 
@@ -144,12 +126,14 @@ def test_what_is_wrong_with_a_list_is_said(data: bytes, said: str) -> None:
 def test_only_the_old_template_bounds_a_path() -> None:
     path = "/" * 300
     data = fields(b"sha256:\0" + DIGEST, path.encode() + b"\0")
-    assert ima.parse(line("ima-ng", data, f"sha256:{DIGEST.hex()} {path}"))[0].path == path
+    ((file, _),) = ima.parse(line("ima-ng", data, f"sha256:{DIGEST.hex()} {path}"))
+    assert file.path == path
 
 
 def test_the_limits_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/" * 255
-    assert ima.parse(line("ima", SHORT + path.encode().ljust(256, b"\0"), f"{SHORT.hex()} {path}"))[0].path == path
+    ((file, _),) = ima.parse(line("ima", SHORT + path.encode().ljust(256, b"\0"), f"{SHORT.hex()} {path}"))
+    assert file.path == path
     monkeypatch.setattr(ima, "MAX_ENTRIES", 2)
     assert len(ima.parse(LINE * 2)) == 2
     with pytest.raises(MalformedInput, match="at most 2 entries"):
