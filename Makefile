@@ -51,7 +51,7 @@ test: engines ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
 fuzz: setup ## 10,000 mutations of every format that attest reads (hours; goes on where it was interrupted)
-	VITRINE_MUTATIONS=10000 $(BIN)/python -m pytest -p tests.tools.fuzz -n $(JOBS) --dist worksteal tests/unit
+	VITRINE_MUTATIONS=10000 $(BIN)/python -m pytest -p tests.tools.fuzz -n $(JOBS) --dist worksteal tests/unit tests/integration/test_hostile_bundle.py
 
 mutants: setup ## the checking modules with one check changed at a time: which change does no test see? (hours)
 	@rm -f build/mutants.jsonl

@@ -1,6 +1,6 @@
 """A plugin of pytest for `make fuzz`: the tests that mutate formats alone, and of those only what has not passed yet.
 
-    VITRINE_MUTATIONS=10000 python -m pytest -p tests.tools.fuzz tests/unit
+    VITRINE_MUTATIONS=10000 python -m pytest -p tests.tools.fuzz tests/unit tests/integration/test_hostile_bundle.py
 
 What passed stands in `build/fuzz.jsonl`, a line a test, so that a run that was interrupted goes on where it was. Remove
 that file after a change of the code.
