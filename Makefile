@@ -50,8 +50,8 @@ run: engine ## run the default job in sealed workers, verify its bundle, print t
 test: engines ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
-fuzz: setup ## 10,000 mutations of every format that attest reads (hours)
-	VITRINE_MUTATIONS=10000 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/unit -k "mutat or hostile"
+fuzz: engine ## 10,000 mutations of every format that attest reads (hours; goes on where it was interrupted)
+	VITRINE_MUTATIONS=10000 $(BIN)/python -m pytest -p tests.tools.fuzz -n $(JOBS) --dist worksteal tests/unit tests/integration/test_hostile_bundle.py
 
 mutants: setup ## the checking modules with one check changed at a time: which change does no test see? (hours)
 	@rm -f build/mutants.jsonl

@@ -23,8 +23,8 @@ NEGLIGIBLE = Decimal("1e-40")
 
 def interval(values: Sequence[Decimal]) -> tuple[Decimal, Decimal]:
     """The ends of the 95 % interval of the mean of `values`, in the decimal context of the caller."""
-    ones = sum(value == 1 for value in values)
-    if ones + sum(value == 0 for value in values) == len(values):
+    ones = values.count(Decimal(1))
+    if ones + values.count(Decimal(0)) == len(values):
         return binomial(ones, len(values))
     return _drawn(values)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
@@ -48,24 +49,32 @@ class _RefusedError(ValueError):
     """JSON that a decoder of ours refuses. It leaves this module as `MalformedInput`."""
 
 
-def loads(data: bytes, what: str = "JSON") -> JSON:
+def loads(data: bytes, what: str = "JSON", *, levels: int = MAX_DEPTH) -> JSON:
     """The value of the strict JSON text `data` (UTF-8). Raises `MalformedInput`, whose subject is `what`."""
-    text = _text(data, what)
-    value = _decode(_decoder(data, canonical=False), text, what)
+    try:
+        text = data.decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        raise MalformedInput(what, f"expected UTF-8, found an invalid byte at offset {error.start}") from None
+    if text.startswith("\ufeff"):
+        raise MalformedInput(what, "expected JSON, found a byte-order mark")
+    _check_depth(text, what, levels)
+    value = _read(_decoder(data, canonical=False).decode, text, what)
     if "\\u" in text:
         _check_text(value, what)
     return value
 
 
-def loads_canonical(data: bytes, what: str = "JSON") -> JSON:
+def loads_canonical(data: bytes, what: str = "JSON", *, levels: int = MAX_DEPTH) -> JSON:
     """The value of the canonical JSON text `data`. Raises `MalformedInput`, also for another spelling of the same."""
     if data.isascii():
-        # Written again, it differs where a key comes twice or out of order, so that no decoder has to look for that.
-        text = _text(data, what)
-        value = _decode(_decoder(data, canonical=True), text, what)
+        # Written again, it differs where a key comes twice or out of order, where there are spaces, or more than one
+        # value, so that no decoder has to look for that.
+        text = data.decode("ascii")
+        _check_depth(text, what, levels)
+        value, _ = _read(_decoder(data, canonical=True).raw_decode, text, what)
         same = _ENCODER.encode(value) == text
     else:
-        value = loads(data, what)
+        value = loads(data, what, levels=levels)
         try:
             same = dumps(value) == data
         except TypeError as error:
@@ -73,17 +82,6 @@ def loads_canonical(data: bytes, what: str = "JSON") -> JSON:
     if not same:
         raise MalformedInput(what, "expected canonical JSON (RFC 8785), found another spelling of it")
     return value
-
-
-def _text(data: bytes, what: str) -> str:
-    try:
-        text = data.decode("utf-8", "strict")
-    except UnicodeDecodeError as error:
-        raise MalformedInput(what, f"expected UTF-8, found an invalid byte at offset {error.start}") from None
-    if text.startswith("\ufeff"):
-        raise MalformedInput(what, "expected JSON, found a byte-order mark")
-    _check_depth(text, what)
-    return text
 
 
 def _decoder(data: bytes, *, canonical: bool) -> json.JSONDecoder:
@@ -101,9 +99,9 @@ def _made_decoder(canonical: bool, long: bool) -> json.JSONDecoder:
     )
 
 
-def _decode(decoder: json.JSONDecoder, text: str, what: str) -> JSON:
+def _read(read: Callable[[str], JSON], text: str, what: str) -> JSON:
     try:
-        return decoder.decode(text)
+        return read(text)
     except json.JSONDecodeError as error:
         raise MalformedInput(what, f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except _RefusedError as error:
@@ -186,12 +184,12 @@ def dump_model(model: BaseModel) -> bytes:
     return dumps(model.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
-def _check_depth(text: str, what: str) -> None:
+def _check_depth(text: str, what: str, levels: int) -> None:
     depth = 0
-    for bracket in _NO_BRACKETS.sub("", text) if text.count("[") + text.count("{") > MAX_DEPTH else "":
+    for bracket in _NO_BRACKETS.sub("", text) if text.count("[") + text.count("{") > levels else "":
         depth += 1 if bracket in "[{" else -1
-        if depth > MAX_DEPTH:
-            raise MalformedInput(what, f"expected at most {MAX_DEPTH} levels, found more")
+        if depth > levels:
+            raise MalformedInput(what, f"expected at most {levels} levels, found more")
 
 
 def _check_text(value: JSON, what: str) -> None:

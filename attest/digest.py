@@ -19,10 +19,10 @@ Hex32 = Annotated[str, StringConstraints(pattern=HEX_PATTERN)]
 """32 bytes as 64 lower-case hexadecimal digits, where the algorithm is fixed by the format (in-toto digest sets)."""
 
 
-def sha256(*parts: bytes | memoryview) -> bytes:
-    """32 bytes: SHA-256 over the concatenation of `parts`."""
-    state = hashlib.sha256()
-    for part in parts:
+def sha256(first: bytes | memoryview = b"", *more: bytes | memoryview) -> bytes:
+    """32 bytes: SHA-256 over the concatenation of the parts."""
+    state = hashlib.sha256(first)
+    for part in more:
         state.update(part)
     return state.digest()
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from attest import bundle as bundles
-from attest import console, growth, ledger, trust, verify
+from attest import console, trust, verify
 from attest.checkpoint import MAX_NOTE_CHARS, Checkpoint, TrustedLog, check_cosigned
 from attest.errors import MalformedInput
 from attest.files import read_file
-from attest.ledger import Attempt, Ledger
 from attest.log import MAX_RECEIPT_BYTES
-from attest.tiles import CHECKPOINT, LogCopy, read_log
+
+if TYPE_CHECKING:
+    from attest.ledger import Attempt, Ledger
+    from attest.tiles import LogCopy
 
 LogArgument = Annotated[Path, typer.Argument(help="A copy of the lab's log: its folder.", show_default=False)]
 TrustOption = Annotated[Path, typer.Option("--trust", help="The lab's trusted_root.json, from where you trust it.")]
@@ -39,6 +41,8 @@ def ledger_command(
 
         attest ledger lab-log --trust trusted_root.json --bundle bundles/gsm8k
     """
+    from attest import ledger
+
     root = read_file(trusted, trust.MAX_TRUST_BYTES)
     copy = read_copy(log, trust.read(root).logs)
     found = ledger.read(copy)
@@ -80,6 +84,8 @@ def consistency_command(
         copy.check_extends(kept)
         grown = copy.checkpoint
     else:
+        from attest import growth
+
         grown = read_checkpoint(new, logs)
         growth.check(growth.parse(read_file(proof, growth.MAX_BYTES)), kept, grown, logs)
     console.OUT.print(f"log         {kept.origin}\nkept        {kept.size} entries\nnow         {grown.size} entries")
@@ -88,11 +94,15 @@ def consistency_command(
 
 def read_copy(folder: Path, logs: tuple[TrustedLog, ...]) -> LogCopy:
     """The log in a folder, verified whole. Raises `VerificationError`, `MalformedInput`."""
+    from attest.tiles import read_log
+
     return read_log(lambda path, limit: read_file(folder / path, limit), logs)
 
 
 def read_checkpoint(path: Path, logs: tuple[TrustedLog, ...]) -> Checkpoint:
     """The checkpoint in a file, in a bundle's signature, or of a log's folder. Raises as `read_copy`."""
+    from attest.tiles import CHECKPOINT
+
     if (path / verify.SIGNATURE).exists():
         data = read_file(path / verify.SIGNATURE, bundles.MAX_BUNDLE_BYTES)
         return check_cosigned(bundles.read(data).entry.inclusion_proof.checkpoint.envelope, logs)

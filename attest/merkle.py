@@ -31,7 +31,7 @@ def leaf_hash(data: bytes | memoryview) -> bytes:
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """32 bytes: the hash of the node over two hashes of 32 bytes each."""
-    return sha256(b"\x01", left, right)
+    return sha256(b"\x01" + left + right)
 
 
 class Tree:

@@ -46,12 +46,14 @@ def estimate(
     if not scores:
         return None
     with localcontext(CONTEXT):
-        values = [decimal(score) for score in scores]
+        distinct = {score: decimal(score) for score in set(scores)}
+        values = [distinct[score] for score in scores]
         n = Decimal(len(values))
         mean = sum(values, Decimal(0)) / n
-        spread = sum(((value - mean) ** 2 for value in values), Decimal(0))
+        squares = {score: (value - mean) ** 2 for score, value in distinct.items()}
+        spread = sum((squares[score] for score in scores), Decimal(0))
         stderr = (spread / (n - 1) / n).sqrt() if n > 1 else Decimal(0)
-        binary = all(value in (0, 1) for value in values)
+        binary = all(value in (0, 1) for value in distinct.values())
         low, high = wilson(mean, n) if binary else (mean - Z_95 * stderr, mean + Z_95 * stderr)
         drawn = bootstrap.interval(values) if with_bootstrap else None
 
@@ -80,7 +82,7 @@ def wilson(mean: Decimal, n: Decimal) -> tuple[Decimal, Decimal]:
 
 def decimal(value: str | Fraction) -> Decimal:
     """The number, a fraction rounded to the digits of the context."""
-    return Decimal(value.numerator) / value.denominator if isinstance(value, Fraction) else Decimal(value)
+    return Decimal(value) if isinstance(value, str) else Decimal(value.numerator) / value.denominator
 
 
 def text(value: Decimal) -> str:

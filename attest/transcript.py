@@ -16,20 +16,20 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 from attest import canonical, merkle
-from attest.canonical import JSON, Model
+from attest.canonical import JSON, MAX_DEPTH, Model
 from attest.digest import Hex32, digest_of
-from attest.errors import MalformedInput, VerificationError
+from attest.errors import MalformedInput, VerificationError, VitrineError
 
 GENESIS = b"vitrine/transcript/v1"
 SALT_LABEL = b"vitrine/leaf-salt/v1"
 SALT_BYTES = 32
 MAX_LINE_BYTES = 16 << 20
-KINDS = ("open", "sample", "close")
-
 Kind = Literal["open", "sample", "close"]
+BEGINNINGS: dict[bytes, Kind] = {b'{"kind":"%s"' % kind.encode(): kind for kind in get_args(Kind)}
+"""How the lines of each kind begin."""
 
 
 class Disclosure(Model):
@@ -41,14 +41,17 @@ class Disclosure(Model):
     """The key of the leaves' salts."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line of a transcript that was read and found in its place in the chain."""
 
     kind: Kind
-    record: JSON
     raw_record: bytes
-    """The canonical bytes of `record`, exactly as they stand in the line."""
+    """The record, canonical JSON, exactly as it stands in the line."""
+
+    @property
+    def record(self) -> JSON:
+        """The record's value, made of its bytes anew: all at once would take several times their memory."""
+        return canonical.loads(self.raw_record, "transcript record")
 
 
 @dataclass(frozen=True)
@@ -129,15 +132,23 @@ def _read_line(raw: bytes, prev: str, seq: int) -> Line:
     what = f"transcript line {seq}"
     if len(raw) > MAX_LINE_BYTES:
         raise MalformedInput(what, f"expected at most {MAX_LINE_BYTES} bytes, found {len(raw)}")
+    # All of a line but its record is known beforehand, byte for byte.
+    beginning, link, rest = raw.partition(b',"prev":"%s","record":' % prev.encode())
+    kind, end = BEGINNINGS.get(beginning), b',"seq":%d}' % seq
+    if kind is None or not link or not rest.endswith(end):
+        raise _misplaced(raw, prev, seq, what)
+    record = rest[: -len(end)]
+    canonical.loads_canonical(record, what, levels=MAX_DEPTH - 1)
+    return Line(kind, record)
+
+
+def _misplaced(raw: bytes, prev: str, seq: int, what: str) -> VitrineError:
+    """What is wrong with a line that is not the one after `prev`: its form, or its place."""
     value = canonical.loads_canonical(raw, what)
-    if not isinstance(value, dict) or set(value) != {"kind", "prev", "record", "seq"} or value["kind"] not in KINDS:
-        raise MalformedInput(what, "expected an object of kind, prev, record and seq")
-    if isinstance(value["seq"], bool):
-        raise MalformedInput(what, "expected a number as seq, found another value")
-    head, tail = b'{"kind":"%s","prev":"%s","record":' % (value["kind"].encode(), prev.encode()), b',"seq":%d}' % seq
-    if not raw.startswith(head) or not raw.endswith(tail):
-        raise VerificationError("transcript", "chain", expected=f"line {seq} after {prev}", found=value["prev"])
-    return Line(value["kind"], value["record"], raw[len(head) : -len(tail)])
+    known = isinstance(value, dict) and set(value) == {"kind", "prev", "record", "seq"}
+    if not known or value["kind"] not in get_args(Kind) or isinstance(value["seq"], bool):
+        return MalformedInput(what, "expected an object of kind, prev, record and seq")
+    return VerificationError("transcript", "chain", expected=f"line {seq} after {prev}", found=value["prev"])
 
 
 def salt(key: bytes, index: int) -> bytes:

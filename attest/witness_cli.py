@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from attest import console, durable, growth, trust
+from attest import console, durable, trust
 from attest.errors import EnvironmentProblem
 from attest.files import read_file
 from attest.ledger_cli import TrustOption, read_checkpoint
@@ -63,7 +63,7 @@ def cosign_command(
         attest witness cosign new.checkpoint --proof growth --trust trusted_root.json --state seen --key auditor.key \\
             --out c2
     """
-    from attest import cosignature, witness
+    from attest import cosignature, growth, witness
 
     if out.exists():
         raise EnvironmentProblem(f"{out} exists already: name another file with --out")

@@ -93,7 +93,7 @@ class Authenticated:
     """What each of them follows from."""
     log: eventlog.Log | None
     """The firmware's log."""
-    files: tuple[ima.Entry, ...]
+    files: tuple[ima.File, ...]
     """Measured files, as far as the quoted register goes; later ones are left out."""
     counter: tuple[int, int] | None
     """Index and value of the counter."""
@@ -141,7 +141,7 @@ def authenticate(
     # 5. What the logs explain of them.
     log = None if evidence.event_log is None else eventlog.parse(evidence.event_log)
     explained = _explain(log, values)
-    files: tuple[ima.Entry, ...] = ()
+    files: tuple[ima.File, ...] = ()
     if evidence.ima_list is not None:
         files = _files(ima.parse(evidence.ima_list), values)
         for bank in values:
@@ -328,8 +328,8 @@ def _explain(
     return explained
 
 
-def _files(entries: tuple[ima.Entry, ...], values: Mapping[Hash, Mapping[int, bytes]]) -> tuple[ima.Entry, ...]:
-    """The entries up to the quote, which was made before or after the list was read."""
+def _files(entries: tuple[ima.Entry, ...], values: Mapping[Hash, Mapping[int, bytes]]) -> tuple[ima.File, ...]:
+    """The files up to the quote, which was made before or after the list was read."""
     quoted = {bank: registers[ima.REGISTER] for bank, registers in values.items() if ima.REGISTER in registers}
     lengths = set()
     for bank, wanted in quoted.items():
@@ -340,7 +340,7 @@ def _files(entries: tuple[ima.Entry, ...], values: Mapping[Hash, Mapping[int, by
             "tpm", "ima-list", expected=f"a list that gives register {ima.REGISTER}, which is quoted",
             found=f"one that does not, of {len(entries)} files", advice="the list was changed, or is of another boot",
         )  # fmt: skip
-    return entries[: lengths.pop()]
+    return tuple([file for file, _ in entries[: lengths.pop()]])
 
 
 def _counter(key: PublicArea, item: Index, nonce: bytes) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from attest.canonical import Model
@@ -11,6 +10,7 @@ from attest.digest import Digest
 from attest.tpm import boot, chain
 from attest.tpm.authenticate import Authenticated, Explanation, Vouched
 from attest.tpm.boot import Boot
+from attest.tpm.ima import File
 from attest.tpm.layout import Hash
 
 Kind = Literal["hardware", "software", "unknown"]
@@ -21,18 +21,6 @@ PROGRAM_MAKERS: Final = {"00001014"}
 """Manufacturers of TPMs that are programs: IBM's number in swtpm and in simulators."""
 PROGRAM_MODELS: Final = re.compile("swtpm|vtpm|virtual|simulator|software", re.IGNORECASE)
 """Models that say so of themselves: swtpm, and those of clouds."""
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file that the kernel measured. No model: there are thousands, made here of what was checked before."""
-
-    path: str
-    """The file."""
-    digest: str
-    """Its digest, `sha256:hex`; zeros for a violation."""
-    violation: bool
-    """Whether it could change while it was measured."""
 
 
 class Counter(Model):
@@ -124,10 +112,7 @@ def claims(authenticated: Authenticated) -> Claims:
         },
         bank=bank,
         boot=seen,
-        files=tuple(
-            File(_text_of(entry.path), f"{entry.hash}:{entry.digest.hex()}", entry.violation)
-            for entry in authenticated.files
-        ),
+        files=authenticated.files,
         counter=None
         if authenticated.counter is None
         else Counter(index=authenticated.counter[0], value=authenticated.counter[1]),
@@ -152,11 +137,6 @@ def _kind(vouched: Vouched | None) -> Kind:
         identity.manufacturer in PROGRAM_MAKERS or PROGRAM_MODELS.search(identity.model) is not None
     )
     return "software" if says_program else vouched.root.vouches_for
-
-
-def _text_of(path: str) -> str:
-    """`path` without what is not UTF-8."""
-    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _text(number: str) -> str | None:

@@ -13,42 +13,43 @@ from __future__ import annotations
 import binascii
 import hashlib
 from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Final
 
 from attest.errors import MalformedInput, Unsupported
 from attest.tpm.layout import SIZES, Hash
 
 WHAT: Final = "IMA list"
 REGISTER: Final = 10
-REGISTER_TEXT: Final = b"10"
 MAX_BYTES: Final = 16 << 20
 MAX_ENTRIES: Final = 1 << 17
 NAME_BYTES: Final = 256
 """To which the `ima` template fills up a path."""
-Template = Literal["ima", "ima-ng", "ima-sig"]
-TEMPLATES: Final[dict[bytes, Template]] = {name.encode(): name for name in get_args(Template)}
-HASHES: Final[dict[bytes, Hash]] = {name.encode(): name for name in get_args(Hash)}
+TEMPLATES: Final = (b"ima", b"ima-ng", b"ima-sig")
 FUNCTIONS: Final = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
-BY_SIZE: Final = {size: FUNCTIONS[name] for name, size in SIZES.items()}
+BY_DIGITS: Final = {2 * size: FUNCTIONS[name] for name, size in SIZES.items()}
+"""The hash of which a template hash is, by the number of its digits."""
+SHAPES: Final = {
+    name.encode(): (2 * size, (len(name) + 2 + size).to_bytes(4, "little") + name.encode() + b":\0")
+    for name, size in SIZES.items()
+}
+"""Of a file's digest: how many digits it has, and what stands before it in what a template hash is over."""
 
 
-class Entry(NamedTuple):
-    """One measured file."""
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that the kernel measured. No model: there are thousands, made here of what was checked."""
 
-    template: Template
-    """The form of the entry."""
-    hash: Hash
-    """With which hash the file was hashed."""
-    digest: bytes
-    """The file's digest; zeros for a violation."""
     path: str
-    """The file, as the kernel saw it: spaces and all."""
-    signature: bytes
-    """The signature in the file's `security.ima`; empty without one. Not verified."""
+    """The file, as the kernel saw it: spaces and all; bytes that are not UTF-8 are replaced."""
+    digest: str
+    """Its digest, `sha256:hex`; zeros for a violation."""
     violation: bool
-    """Whether the file could change while it was measured: its digest is not known."""
-    hashed: bytes
-    """What the entry's template hash is over."""
+    """Whether it could change while it was measured: its digest is not known."""
+
+
+Entry = tuple[File, bytes]
+"""A file, and what the template hash of its line is over."""
 
 
 def parse(data: bytes) -> tuple[Entry, ...]:
@@ -60,72 +61,83 @@ def parse(data: bytes) -> tuple[Entry, ...]:
     lines = data[:-1].split(b"\n")
     if len(lines) > MAX_ENTRIES:
         raise MalformedInput(WHAT, f"expected at most {MAX_ENTRIES} entries, found {len(lines)}")
-    return tuple(_entry(number, line) for number, line in enumerate(lines, 1))
+    return tuple([_entry(number, line) for number, line in enumerate(lines, 1)])
 
 
 def values(entries: tuple[Entry, ...], bank: Hash) -> Iterator[bytes]:
     """The values of register 10 in `bank`: at the start, and after each entry."""
     function, violation, value = FUNCTIONS[bank], b"\xff" * SIZES[bank], bytes(SIZES[bank])
     yield value
-    for entry in entries:
-        value = function(value + (violation if entry.violation else function(entry.hashed).digest())).digest()
+    for file, hashed in entries:
+        value = function(value + (violation if file.violation else function(hashed).digest())).digest()
         yield value
 
 
 def _entry(number: int, line: bytes) -> Entry:
-    what = f"{WHAT}, line {number}"
-    # A path may hold any byte but a line's end; it is kept as Python keeps paths.
-    register, template_hash, template, rest = [*line.split(b" ", 3), b"", b"", b""][:4]
-    if register != REGISTER_TEXT:
-        raise MalformedInput(what, f"expected register {REGISTER}, found {register[:20]!r}")
-    kind = TEMPLATES.get(template)
-    if kind is None:
-        raise Unsupported(what, f"expected template {', '.join(TEMPLATES.values())}, found {template[:40]!r}")
-    listed = _hex(what, template_hash)
-    named, _, path = rest.partition(b" ")
+    fields = line.split(b" ", 4)
+    if fields[0] != b"10":
+        raise _malformed(number, f"expected register {REGISTER}, found {fields[0][:20]!r}")
+    if len(fields) != 5:
+        raise _malformed(number, "expected register, template hash, template, digest and path")
+    _, listed, template, named, path = fields  # a path may hold any byte but a line's end
+    if template not in TEMPLATES:
+        raise _unsupported(number, f"expected template ima, ima-ng or ima-sig, found {template[:40]!r}")
     signature = b""
-    if kind == "ima-sig":
+    if template == b"ima":
+        named = b"sha1:" + named
+    elif template == b"ima-sig":
         # The signature follows the path, after a space that stands there also without one.
         path, _, text = path.rpartition(b" ")
-        signature = _hex(what, text) if text else b""
-    hash_, digest = _digest(what, named, kind)
-    if not path or (kind == "ima" and len(path) >= NAME_BYTES):
-        raise MalformedInput(what, "expected the path of a file")
-    if len(listed) not in BY_SIZE:
-        raise MalformedInput(what, f"expected a template hash, found one of {len(listed)} bytes")
-    if kind == "ima":
+        signature = _hex(number, text) if text else b""
+    if not path or (template == b"ima" and len(path) >= NAME_BYTES):
+        raise _malformed(number, "expected the path of a file")
+    head, digest = _digest(number, named)
+    if template == b"ima":
         hashed = digest + path.ljust(NAME_BYTES, b"\0")
     else:
-        hashed = _field(b"%s:\0%s" % (hash_.encode(), digest)) + _field(path + b"\0")
-        hashed += _field(signature) if kind == "ima-sig" else b""
-    violation, computed = not any(listed), BY_SIZE[len(listed)](hashed).digest()
-    if not violation and computed != listed:
-        raise MalformedInput(what, f"expected template hash {computed.hex()}, found {listed.hex()}")
-    name = path.decode("utf-8", "surrogateescape")
-    return Entry(kind, hash_, digest, name, signature, violation, hashed)
+        hashed = head + digest + _size(path, 1) + path + b"\0"
+    if template == b"ima-sig":
+        hashed += _size(signature) + signature
+    function = BY_DIGITS.get(len(listed))
+    if function is None:
+        raise _malformed(number, f"expected a template hash, found {listed[:150]!r}")
+    computed = function(hashed).hexdigest().encode()
+    violation = computed != listed
+    if violation and listed.strip(b"0"):
+        raise _malformed(number, f"expected template hash {computed.decode()}, found {listed!r}")
+    return File(path.decode("utf-8", "replace"), named.decode("ascii"), violation), hashed
 
 
-def _field(data: bytes) -> bytes:
-    return len(data).to_bytes(4, "little") + data
+def _size(data: bytes, more: int = 0) -> bytes:
+    return (len(data) + more).to_bytes(4, "little")
 
 
-def _digest(what: str, text: bytes, template: str) -> tuple[Hash, bytes]:
-    name, _, digits = (b"sha1", b"", text) if template == "ima" else text.rpartition(b":")
-    hash_ = HASHES.get(name)
-    if hash_ is None:
+def _digest(number: int, named: bytes) -> tuple[bytes, bytes]:
+    """The digest of a file, `sha256:hex`, as bytes, and what stands before it in what is hashed."""
+    name, _, digits = named.partition(b":")
+    shape = SHAPES.get(name)
+    if shape is None:
         shown = name[:40].decode(errors="backslashreplace")
-        raise Unsupported(what, f"expected a digest of SHA-1 or SHA-2, found {shown!r}")
-    digest = _hex(what, digits)
-    if len(digest) != SIZES[hash_]:
-        raise MalformedInput(what, f"expected {SIZES[hash_]} bytes of {hash_}, found {len(digest)}")
-    return hash_, digest
+        raise _unsupported(number, f"expected a digest of SHA-1 or SHA-2, found {shown!r}")
+    length, head = shape
+    if len(digits) != length:
+        raise _malformed(number, f"expected {length} digits of {name.decode()}, found {len(digits)}")
+    return head, _hex(number, digits)
 
 
-def _hex(what: str, text: bytes) -> bytes:
+def _hex(number: int, text: bytes) -> bytes:
     try:
         data = binascii.unhexlify(text)
     except ValueError:
         data = b""
-    if not data or binascii.hexlify(data) != text:
-        raise MalformedInput(what, f"expected lower-case hexadecimal digits, found {text[:80]!r}")
+    if not data or text != text.lower():
+        raise _malformed(number, f"expected lower-case hexadecimal digits, found {text[:80]!r}")
     return data
+
+
+def _malformed(number: int, detail: str) -> MalformedInput:
+    return MalformedInput(f"{WHAT}, line {number}", detail)
+
+
+def _unsupported(number: int, detail: str) -> Unsupported:
+    return Unsupported(f"{WHAT}, line {number}", detail)

@@ -140,7 +140,8 @@ def appraise(claims: Claims, policy: Policy) -> tuple[Line, ...]:
             )
         )  # fmt: skip
     if policy.files is not None:
-        other = [file.path for file in claims.files if file.violation or file.digest not in policy.files]
+        known = frozenset(policy.files)
+        other = [file.path for file in claims.files if file.violation or file.digest not in known]
         lines.append(
             _line(
                 "files", f"{len(policy.files)} known files", f"{len(claims.files)} files, besides {_show(other)}",

@@ -166,7 +166,7 @@ def doctor(signed: Any, files: dict[str, bytes], field: str) -> None:
         changed["id"] = "nobody"
     head, lines = transcript.genesis(), []
     for seq, line in enumerate(script.lines):
-        record = canonical.dumps(changed) if line.record is changed else line.raw_record
+        record = canonical.dumps(changed) if line is script.samples[2] else line.raw_record
         lines.append(transcript.frame_line(line.kind, head, record, seq))
         head = digest_of(lines[-1])
     files[verify.TRANSCRIPT] = b"\n".join(lines) + b"\n"

@@ -68,40 +68,53 @@ def test_evidence_of_a_tpm(data: bytes) -> None:
     assert found.counter in (None, SAID.counter)  # type: ignore[attr-defined]
 
 
+def claims_of_azure(data: bytes) -> azure.Claims:
+    """What evidence of Azure (JSON) says, authenticated."""
+    found = canonical.parse(azure.Evidence, data, "evidence")
+    return azure.claims(azure.authenticate(found, azures.ENDORSEMENTS, nonce=azures.NONCE, now=NOW))
+
+
+AZURE = [text(azures.Scene(tdx).evidence()) for tdx in (False, True)]
+AZURE_SAID = [claims_of_azure(data) for data in AZURE]
+
+
 @pytest.mark.parametrize("tdx", [False, True])
 @MUTATIONS
 @given(data=st.data())
 def test_evidence_of_azure(tdx: bool, data: st.DataObject) -> None:
-    good = azures.Scene(tdx).evidence()
-    said = azure.claims(azure.authenticate(good, azures.ENDORSEMENTS, nonce=azures.NONCE, now=NOW))
-    changed = data.draw(mutated_json(text(good)))
+    changed = data.draw(mutated_json(AZURE[tdx]))
     try:
-        other = canonical.parse(azure.Evidence, changed, "evidence")
-        found = azure.claims(azure.authenticate(other, azures.ENDORSEMENTS, nonce=azures.NONCE, now=NOW))
+        found = claims_of_azure(changed)
     except REFUSED:
         return
-    assert found == said
+    assert found == AZURE_SAID[tdx]
 
 
 BLOCK = snps.Scene(block={}, report=snps.ID_KEY_DIGEST)
+AMD = BLOCK.endorsements()
+ROOTS = frozenset({digest_of(AMD.certificates[0])})
+
+
+def claims_of_amd(data: bytes) -> sevsnp.Claims:
+    """What evidence of SEV-SNP (JSON) says, authenticated."""
+    found = canonical.parse(sevsnp.Evidence, data, "evidence")
+    return sevsnp.claims(sevsnp.authenticate(found, AMD, roots=ROOTS, now=NOW))
+
+
+WITH_BLOCK = text(BLOCK.evidence())
+BLOCK_SAID = claims_of_amd(WITH_BLOCK).model_dump()
 
 
 @MUTATIONS
-@given(data=st.data())
-def test_evidence_of_sev_snp_with_an_id_block(data: st.DataObject) -> None:
-    endorsements = BLOCK.endorsements()
-    roots = frozenset({digest_of(endorsements.certificates[0])})
-    good = BLOCK.evidence()
-    said = sevsnp.claims(sevsnp.authenticate(good, endorsements, roots=roots, now=NOW))
-    changed = data.draw(mutated_json(text(good)))
+@given(data=mutated_json(WITH_BLOCK))
+def test_evidence_of_sev_snp_with_an_id_block(data: bytes) -> None:
     try:
-        other = canonical.parse(sevsnp.Evidence, changed, "evidence")
-        found = sevsnp.claims(sevsnp.authenticate(other, endorsements, roots=roots, now=NOW))
+        found = claims_of_amd(data).model_dump()
     except REFUSED:
         return
-    differing = {name for name, value in said.model_dump().items() if found.model_dump()[name] != value}
+    differing = {name for name, value in BLOCK_SAID.items() if found[name] != value}
     assert differing <= {"id_block"}
-    assert said.id_block is True  # it may be left out, and then is not claimed
+    assert BLOCK_SAID["id_block"] is True  # it may be left out, and then is not claimed
 
 
 def package() -> bytes:

@@ -146,8 +146,7 @@ def test_registers_are_those_of_the_logs(tpm: Tpm, trusted: Endorsements, tmp_pa
     files.write_bytes(ima_list())
     for event in eventlog.parse(LOG).events:
         extend(tpm, event.register, event.digests)
-    for entry in ima.parse(ima_list()):
-        data = entry.hashed
+    for _, data in ima.parse(ima_list()):
         extend(tpm, 10, {bank: hashlib.new(bank, data).digest() for bank in ("sha256", "sha384")})
     with Attester(tpm) as attester:
         _, found = prove(attester, trusted, event_log=log, ima_list=files)

@@ -11,6 +11,7 @@ from attest.errors import MalformedInput, Unsupported
 from attest.tpm import ima, signaturelist
 
 DIGEST = hashlib.sha256(b"content").digest()
+NAMED = f"sha256:{DIGEST.hex()}"
 SHORT = hashlib.sha1(b"content").digest()
 
 
@@ -24,47 +25,29 @@ def line(template: str, data: bytes, rest: str, function: str = "sha1", register
     return f"{register} {hashlib.new(function, data).hexdigest()} {template} {rest}\n".encode()
 
 
-NG = fields(b"sha256:\0" + DIGEST, b"/bin/a b\0")
+LABELLED = b"sha256:\0" + DIGEST
+NG = fields(LABELLED, b"/bin/a b\0")
+OLD = SHORT + b"/bin/a".ljust(256, b"\0")
 LINE = line("ima-ng", NG, f"sha256:{DIGEST.hex()} /bin/a b")
 
 
 @pytest.mark.parametrize(
-    ("data", "expected"),
+    ("template", "data", "rest", "function", "digest", "path"),
     [
-        (LINE, ("ima-ng", "sha256", DIGEST, "/bin/a b", b"")),
-        (
-            line("ima-ng", NG, f"sha256:{DIGEST.hex()} /bin/a b", "sha256"),
-            ("ima-ng", "sha256", DIGEST, "/bin/a b", b""),
-        ),
-        (
-            line("ima-ng", NG, f"sha256:{DIGEST.hex()} /bin/a b", "sha384"),
-            ("ima-ng", "sha256", DIGEST, "/bin/a b", b""),
-        ),
-        (
-            line("ima", SHORT + b"/bin/a".ljust(256, b"\0"), f"{SHORT.hex()} /bin/a"),
-            ("ima", "sha1", SHORT, "/bin/a", b""),
-        ),
-        (
-            line(
-                "ima-sig",
-                fields(b"sha256:\0" + DIGEST, b"/a b\0", b"\3\2sig"),
-                f"sha256:{DIGEST.hex()} /a b 0302736967",
-            ),
-            ("ima-sig", "sha256", DIGEST, "/a b", b"\3\2sig"),
-        ),
-        (
-            line("ima-sig", fields(b"sha256:\0" + DIGEST, b"/a\0", b""), f"sha256:{DIGEST.hex()} /a "),
-            ("ima-sig", "sha256", DIGEST, "/a", b""),
-        ),
+        ("ima-ng", NG, f"{NAMED} /bin/a b", "sha1", NAMED, "/bin/a b"),
+        ("ima-ng", NG, f"{NAMED} /bin/a b", "sha256", NAMED, "/bin/a b"),
+        ("ima-ng", NG, f"{NAMED} /bin/a b", "sha384", NAMED, "/bin/a b"),
+        ("ima", OLD, f"{SHORT.hex()} /bin/a", "sha1", f"sha1:{SHORT.hex()}", "/bin/a"),
+        ("ima-sig", fields(LABELLED, b"/a b\0", b"\3\2sig"), f"{NAMED} /a b 0302736967", "sha1", NAMED, "/a b"),
+        ("ima-sig", fields(LABELLED, b"/a\0", b""), f"{NAMED} /a ", "sha1", NAMED, "/a"),
     ],
 )
-def test_templates(data: bytes, expected: tuple[object, ...]) -> None:
-    (entry,) = ima.parse(data)
-    assert (entry.template, entry.hash, entry.digest, entry.path, entry.signature) == expected
-    assert not entry.violation
+def test_templates(template: str, data: bytes, rest: str, function: str, digest: str, path: str) -> None:
+    (entry,) = ima.parse(line(template, data, rest, function))
+    assert entry == (ima.File(path, digest, violation=False), data)
     start, end = ima.values((entry,), "sha256")
     assert start == bytes(32)
-    assert end == hashlib.sha256(bytes(32) + hashlib.sha256(entry.hashed).digest()).digest()
+    assert end == hashlib.sha256(bytes(32) + hashlib.sha256(data).digest()).digest()
 
 
 def test_a_path_may_hold_any_bytes() -> None:
@@ -79,8 +62,8 @@ def test_a_path_may_hold_any_bytes() -> None:
         + path
         + b"\n"
     )
-    (entry,) = ima.parse(text)
-    assert entry.hashed == data
+    ((file, hashed),) = ima.parse(text)
+    assert (file.path, hashed) == ("/caf\ufffd/\ufffd\x01", data)
 
 
 @pytest.mark.parametrize("bank", ["sha1", "sha256", "sha384"])
@@ -89,7 +72,7 @@ def test_a_violation_extends_ones(bank: str) -> None:
     (entry,) = ima.parse(text)
     size = hashlib.new(bank).digest_size
     _, value = ima.values((entry,), bank)  # type: ignore[arg-type]
-    assert entry.violation
+    assert entry[0].violation
     assert value == hashlib.new(bank, bytes(size) + b"\xff" * size).digest()
 
 
@@ -109,7 +92,9 @@ def test_a_violation_extends_ones(bank: str) -> None:
         (LINE.replace(DIGEST.hex().encode(), b"zz" * 32), MalformedInput),
         (b"10 00 ima-ng sha256:" + DIGEST.hex().encode() + b" /a\n", MalformedInput),
         (b"10  ima-ng sha256:" + DIGEST.hex().encode() + b" /a\n", MalformedInput),
-        (b"10 " + b"0" * 40 + b" ima-ng\n", Unsupported),
+        (b"10 " + b"0" * 40 + b" ima-ng\n", MalformedInput),
+        (b"10 " + b"0" * 40 + b" ima-ng sha256:" + b"0" * 64 + b"\n", MalformedInput),
+        (LINE.replace(LINE.split()[1], LINE.split()[1].upper()), MalformedInput),
         (line("ima-ng", fields(b"sha256:\0" + DIGEST, b"\0"), f"sha256:{DIGEST.hex()} "), MalformedInput),
         (line("ima", SHORT + b"/" * 256, f"{SHORT.hex()} {'/' * 256}"), MalformedInput),
         (bytes((16 << 20) + 1), MalformedInput),
@@ -125,9 +110,12 @@ def test_other_lists_are_refused(data: bytes, error: type[Exception]) -> None:
     [
         (bytes(ima.MAX_BYTES + 1), "at most"),
         (LINE[:-1], "lines that end"),
-        (LINE.replace(b"sha256:", b"sha512:"), "expected 64 bytes of sha512, found 32"),
-        (b"10  ima-ng sha256:" + DIGEST.hex().encode() + b" /a\n", "expected lower-case hexadecimal digits"),
-        (LINE.replace(b"sha256:" + DIGEST.hex().encode(), b"sha256:"), "expected lower-case hexadecimal digits"),
+        (LINE.replace(b"sha256:", b"sha512:"), "expected 128 digits of sha512, found 64"),
+        (b"10  ima-ng sha256:" + DIGEST.hex().encode() + b" /a\n", "expected a template hash, found b''"),
+        (LINE.replace(b"sha256:" + DIGEST.hex().encode(), b"sha256:"), "expected 64 digits of sha256, found 0"),
+        (LINE.replace(DIGEST.hex().encode(), DIGEST.hex().upper().encode()), "expected lower-case hexadecimal digits"),
+        (LINE.replace(b"/bin/a b", b"/bin/a c"), "expected template hash [0-9a-f]{40}, found"),
+        (LINE.replace(LINE.split()[1], LINE.split()[1].upper()), "expected template hash [0-9a-f]{40}, found"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_said(data: bytes, said: str) -> None:
@@ -138,12 +126,14 @@ def test_what_is_wrong_with_a_list_is_said(data: bytes, said: str) -> None:
 def test_only_the_old_template_bounds_a_path() -> None:
     path = "/" * 300
     data = fields(b"sha256:\0" + DIGEST, path.encode() + b"\0")
-    assert ima.parse(line("ima-ng", data, f"sha256:{DIGEST.hex()} {path}"))[0].path == path
+    ((file, _),) = ima.parse(line("ima-ng", data, f"sha256:{DIGEST.hex()} {path}"))
+    assert file.path == path
 
 
 def test_the_limits_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/" * 255
-    assert ima.parse(line("ima", SHORT + path.encode().ljust(256, b"\0"), f"{SHORT.hex()} {path}"))[0].path == path
+    ((file, _),) = ima.parse(line("ima", SHORT + path.encode().ljust(256, b"\0"), f"{SHORT.hex()} {path}"))
+    assert file.path == path
     monkeypatch.setattr(ima, "MAX_ENTRIES", 2)
     assert len(ima.parse(LINE * 2)) == 2
     with pytest.raises(MalformedInput, match="at most 2 entries"):

@@ -9,7 +9,8 @@ from attest.appraisal import require
 from attest.errors import MalformedInput, VerificationError
 from attest.tpm import Claims, Policy, appraise
 from attest.tpm.boot import Boot, Program
-from attest.tpm.claims import Counter, File, _text
+from attest.tpm.claims import Counter, _text
+from attest.tpm.ima import File
 from attest.tpm.policy import CounterRule
 
 GOOD = "ab" * 32
