@@ -220,8 +220,6 @@ def run(
     if lock is None and job is not None and job.with_suffix(".lock").exists():
         lock = job.with_suffix(".lock")
     rows = jobs.Rows(limit, shuffle)
-    if rows != jobs.ALL_ROWS and wall != "process":
-        raise Unsupported(f"--limit and --shuffle behind the wall {wall}", "expected them in the job file's suites")
     loaded = jobs.load(path, rows)
     if resume is not None:
         out = _resumed_out(resume, out, wall, attester)
@@ -302,6 +300,7 @@ def _in_container(asked: Asked, image: rootfs.Image, engine: Path | None, runtim
         require_seal=asked.require_seal,
         runtime=runtime,
         judge=asked.judge(lab),
+        rows=asked.rows,
     )
     with Reporter() as progress:
         return walls.run(request, progress)
@@ -320,6 +319,7 @@ def _in_machine(asked: Asked, image: Path, tpm_state: Path | None) -> running.Ou
         require_seal=asked.require_seal,
         tpm_state=tpm_state,
         judge=asked.judge(lab),
+        rows=asked.rows,
     )
     with Reporter() as progress:
         return measured.run(request, progress)

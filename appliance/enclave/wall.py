@@ -36,6 +36,7 @@ from appliance.enclave import container, delivery, inputs, launch, rootfs, secco
 from appliance.enclave.channel import Start
 from appliance.enclave.container import ContainerPlan, Mount, Runtime
 from appliance.enclave.leftovers import private_folder
+from appliance.job import ALL_ROWS, Rows
 from appliance.memfd import Progress
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
@@ -91,6 +92,8 @@ class Request(Contained):
     """What the user asks of the workers' seals, which are as complete inside as in front of the wall."""
     judge: Judge | None = None
     """Who appraises the run before it is registered, and before it is certified; None: nobody."""
+    rows: Rows = ALL_ROWS
+    """Which rows of the job's suites."""
 
 
 def run(request: Request, progress: Progress) -> Outcome:
@@ -100,7 +103,7 @@ def run(request: Request, progress: Progress) -> Outcome:
     """
     if request.out.exists():
         raise EnvironmentProblem(f"{request.out} exists already: name another folder with --out, or remove it")
-    found = inputs.find(request.job, request.lock, request.data)
+    found = inputs.find(request.job, request.lock, request.data, rows=request.rows)
     with _started(request, found) as (plan, running, folder):
         return _serve(request, found, plan, running, folder, progress)
 

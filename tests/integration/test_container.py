@@ -17,14 +17,17 @@ from pathlib import Path
 
 import pytest
 
+from appliance import job as jobs
 from appliance import run
 from appliance.enclave import container, launch, rootfs, seccomp, wall
 from appliance.enclave.channel import EnclaveFailure
 from appliance.enclave.container import Mount, Runtime
+from appliance.job import Rows
 from appliance.notary.lab import Lab
 from attest import transcript, verify
 from attest.cli import read_bundle
 from attest.errors import MalformedInput, VerificationError
+from attest.job import digest
 from attest.policy import Policy
 from tests.conftest import ROOT, quiet
 from tests.tools import host_root
@@ -109,6 +112,20 @@ def test_same_job_has_the_same_digests_behind_the_wall(
     assert settled(before)
     with pytest.raises(VerificationError, match="policy/wall"):
         verify.verify(read_bundle(walled.bundle), lab.trusted_root, policy=Policy(walls=("vm",)))
+
+
+def test_part_of_a_job_has_the_same_digests_behind_the_wall(
+    bubblewrap: Runtime, files: Path, tmp_path: Path, behind: Callable[..., run.Outcome],
+    execute: Callable[..., run.Outcome], lab: Lab,
+) -> None:  # fmt: skip
+    rows = Rows(limit=2, shuffle=7)
+    plain = execute(files, tmp_path / "plain" / "bundle", rows=rows)
+    walled = behind(files, tmp_path / "walled" / "bundle", runtime=bubblewrap, rows=rows)
+    for name in SAME:
+        assert (walled.bundle / name).read_bytes() == (plain.bundle / name).read_bytes()
+    found = verify.verify(read_bundle(walled.bundle), lab.trusted_root).manifest
+    assert found.job.digest == digest(jobs.load(files, rows).job) != digest(jobs.load(files).job)
+    assert {suite.planned for suite in found.suites} == {2}
 
 
 @pytest.fixture
