@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from appliance import job as jobs
-from appliance import resume as resuming
 from appliance import run as running
 from appliance.attester.protocol import Attester
 from appliance.commands import engine as engines
@@ -238,8 +237,6 @@ def run(
         appraise,
         capsule,
     )
-    if wall != "process":
-        resuming.refuse_to_forget(out.with_name(out.name + SUFFIX))
     match wall:
         case "process":
             outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile), hardware)
@@ -256,14 +253,17 @@ def run(
 
 
 def _resumed_out(folder: Path, out: Path | None, wall: Wall, attester: str | None) -> Path:
-    """The bundle that comes of the run in `folder`. Raises `Unsupported` where no run is gone on with."""
+    """The bundle that comes of the run in `folder`. Raises `Unsupported` where hardware speaks for the run."""
     if out is not None:
         raise typer.BadParameter("the bundle lies beside the folder of --resume: leave it out", param_hint="--out")
     if not folder.name.endswith(SUFFIX) or folder.name == SUFFIX:
         raise typer.BadParameter(f"expected the folder that a run left, NAME{SUFFIX}", param_hint="--resume")
-    if wall != "process" or attester:
-        who = f"behind the wall {wall}" if wall != "process" else "that hardware speaks for"
-        raise Unsupported("--resume", f"a run {who} draws all of its samples itself: start it anew, with another --out")
+    if wall == "vm" or attester:
+        raise Unsupported(
+            "--resume",
+            "hardware speaks for what was drawn in one boot, and a machine keeps nothing for the next one: such a run "
+            "draws all of its samples itself. Start it anew, with another --out",
+        )
     return folder.with_name(folder.name.removesuffix(SUFFIX))
 
 
@@ -301,6 +301,7 @@ def _in_container(asked: Asked, image: rootfs.Image, engine: Path | None, runtim
         runtime=runtime,
         judge=asked.judge(lab),
         rows=asked.rows,
+        resume=asked.resume,
     )
     with Reporter() as progress:
         return walls.run(request, progress)

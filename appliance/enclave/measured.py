@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance import produce
+from appliance import produce, resume
 from appliance.enclave import container, delivery, inputs, vm
 from appliance.enclave.channel import Host, Start
 from appliance.enclave.leftovers import private_folder
@@ -78,6 +78,7 @@ def run(request: Request, progress: Progress) -> Outcome:
     """Run a job in the measured machine. Raises our errors, `KeyboardInterrupt` where it was interrupted."""
     if request.out.exists():
         raise EnvironmentProblem(f"{request.out} exists already: name another folder with --out, or remove it")
+    resume.refuse_to_forget(request.out.with_name(request.out.name + ".incomplete"))
     request.out.parent.mkdir(parents=True, exist_ok=True)
     # 1. The job, what it names, and the disk with all of that.
     found = inputs.find(request.job, request.lock, request.data, rows=request.rows)

@@ -146,7 +146,9 @@ def test_key_that_is_not_ours_to_certify_is_refused(lab: Lab) -> None:
             desk.answer(conclude(lab, key, identity))
 
 
-@pytest.mark.parametrize("change", ["job", "attempt", "wall", "lock", "registers", "signature", "type", "policy"])
+@pytest.mark.parametrize(
+    "change", ["job", "attempt", "wall", "lock", "registers", "signature", "type", "policy", "resumed"]
+)
 def test_statement_about_anything_else_is_not_logged(made: Made, change: str) -> None:
     files, old = read_bundle(made.bundle), verify.verify(read_bundle(made.bundle), made.trusted_root)
     manifest = old.manifest
@@ -169,6 +171,8 @@ def test_statement_about_anything_else_is_not_logged(made: Made, change: str) ->
         predicate["boot"]["registers"]["model"] = "0" * 64
     elif change == "lock":
         predicate["lock"]["digest"] = OTHER
+    elif change == "resumed":  # by a run that was given nothing to go on with
+        predicate["resumed"] = [{"attempt": 1, "samples": 1}]
     payload = canonical.dumps(value)
     signed = payload + b" " if change == "signature" else payload
     signature = KEY.sign(dsse.pae(statement.PAYLOAD_TYPE, signed), ec.ECDSA(hashes.SHA256()))

@@ -61,7 +61,7 @@ def test_job_that_is_written_is_read_as_the_same(tmp_path: Path, name: str) -> N
     [
         (["--resume", "x"], 2, ".incomplete"),
         (["--resume", "x.incomplete", "--out", "x"], 2, "--out"),
-        (["--resume", "x.incomplete", "--wall", "vm"], 20, "draws all of its samples itself"),
+        (["--resume", "x.incomplete", "--wall", "vm"], 20, "keeps nothing for the next one"),
         (["--resume", "x.incomplete", "--attester", "auto"], 20, "draws all of its samples itself"),
         (["--limit", "0"], 2, "limit"),
         (["--shuffle", "-1"], 2, "shuffle"),
