@@ -79,6 +79,13 @@ def test_the_default_requires_a_complete_run_and_nothing_else() -> None:
             "attempts",
             "3",
         ),
+        (
+            "uninterrupted = true",
+            {"job": {**MANIFEST["job"], "attempt": 3}},
+            {"job": {**MANIFEST["job"], "attempt": 3}, "resumed": [{"attempt": 1, "samples": 1}]},
+            "uninterrupted",
+            "attempt 1: 1",
+        ),
         ("claims_hold = true", {}, BROKEN, "claims", "exact of arc on m"),
         ("claims_hold = true", {}, {"claims": []}, "claims", "without claims"),
     ],
@@ -139,6 +146,7 @@ def test_a_whole_policy_is_read() -> None:
         minimum_lock_version = 2
         minimum_image_version = 1795305600
         max_attempts = 1
+        uninterrupted = true
         claims_hold = true
         assurance = "quoted"
         required_witnesses = 2
@@ -155,6 +163,7 @@ def test_a_whole_policy_is_read() -> None:
         "minimum_lock_version": 2,
         "minimum_image_version": 1795305600,
         "max_attempts": 1,
+        "uninterrupted": True,
         "claims_hold": True,
         "assurance": "quoted",
         "required_witnesses": 2,
