@@ -23,7 +23,7 @@ from typing import Literal
 
 import structlog
 
-from appliance import boot, footprint, job, lock, produce, redact, resume, workers
+from appliance import boot, footprint, job, lock, produce, redact, resume, schedule, workers
 from appliance.attester.protocol import Attester
 from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord, load_record, require_cpu
@@ -131,7 +131,9 @@ def _run(
     # 3. The boot.
     folder = request.incomplete
     with (
-        boot.boot(lock_bytes, root, lock.resolver(root, request.engine), progress=progress) as booted,
+        boot.boot(
+            lock_bytes, root, lock.resolver(root, request.engine), progress=progress, hold=schedule.at_once(loaded.job)
+        ) as booted,
         ExitStack() as holding,
     ):
         suites = _check_against_job(booted, loaded, suites)
