@@ -111,7 +111,7 @@ class Asked:
         from appliance.notary import appraisal
 
         lock = None if self.lock is None else read_file(self.lock, lockfile.MAX_BYTES)
-        return appraisal.in_process(lab, jobs.load(self.job, self.rows).job, lock, judge)
+        return appraisal.in_process(lab, jobs.load(self.job, self.rows).job, lock, judge, resumed=self.resume)
 
 
 @dataclass(frozen=True)

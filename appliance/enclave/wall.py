@@ -124,7 +124,8 @@ def run(request: Request, progress: Progress) -> Outcome:
             stack.enter_context(resume.held(request.incomplete))
         else:
             resume.refuse_to_forget(request.incomplete)
-        plan, running, folder = stack.enter_context(_started(request, found))
+        given = request.incomplete if request.resume else None
+        plan, running, folder = stack.enter_context(_started(request, found, given))
         return _serve(request, found, plan, running, folder, progress)
 
 
@@ -139,8 +140,13 @@ def lock(request: Contained, version: int, progress: Progress) -> bytes:
 
 
 @contextlib.contextmanager
-def _started(request: Contained, found: inputs.Inputs) -> Iterator[tuple[ContainerPlan, launch.Running, Path]]:
-    """A container with `found` in it that said hello, by the first runtime that does it."""
+def _started(
+    request: Contained, found: inputs.Inputs, given: Path | None = None
+) -> Iterator[tuple[ContainerPlan, launch.Running, Path]]:
+    """A container with `found` in it that said hello, by the first runtime that does it.
+
+    `given`: the folder of the run that it is to go on with.
+    """
     reasons: list[str] = []
     # 2. The runtimes that are there.
     for runtime in launch.choices(request.runtime):
@@ -148,7 +154,7 @@ def _started(request: Contained, found: inputs.Inputs) -> Iterator[tuple[Contain
             folder = stack.enter_context(_folder(request.out))
             # 3. The plan.
             plan = plan_for(request, found, runtime, folder)
-            _make(plan, found, folder)
+            _make(plan, found, folder, given)
             # 4. The start.
             try:
                 _check_readable(plan)
@@ -192,11 +198,13 @@ def plan_for(request: Contained, found: inputs.Inputs, runtime: Runtime, folder:
     )
 
 
-def _make(plan: ContainerPlan, found: inputs.Inputs, folder: Path) -> None:
+def _make(plan: ContainerPlan, found: inputs.Inputs, folder: Path, given: Path | None) -> None:
     """The folders that the plan mounts."""
     inputs.stage(found, folder / "in")
     out = folder / "out"
     out.mkdir(mode=0o700)
+    if given is not None:
+        _hand_back(given, out / LEFT, plan)
     _give(out, plan)
 
 
@@ -253,8 +261,6 @@ def _serve(
             "resume": request.resume,
         }
     )
-    if request.resume:
-        _hand_back(request.incomplete, folder / "out", plan)
     try:
         done = running.host.attend(start, desk, progress, timeout_s=the_job.limits.wall_time_s + START_ALLOWANCE_S)
     except BaseException:
@@ -288,9 +294,8 @@ def _start(found: inputs.Inputs, plan: ContainerPlan) -> Start:
     )
 
 
-def _hand_back(incomplete: Path, out: Path, plan: ContainerPlan) -> None:
-    """Lay what an earlier run left into the container's folder `out`, at once: half of it would be taken for a run."""
-    whole = out / LEFT
+def _hand_back(incomplete: Path, whole: Path, plan: ContainerPlan) -> None:
+    """Lay what an earlier run left where this one would leave it, at once: half of it would be taken for a run."""
     part = whole.with_suffix(".part")
     part.mkdir(mode=0o700)
     for name, data in delivery.collect_incomplete(incomplete).items():
