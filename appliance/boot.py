@@ -3,6 +3,10 @@
 What is loaded is what was hashed: each file is read once, into sealed memory, and everything later (engine, workers,
 parsers) gets that memory and never a path. Only the Python environment is measured where it lies.
 
+Models that need not be there from the start are measured one after another, let go of, and read again when they are
+asked for: into sealed memory, hashed on the way, and compared with what was measured. So a run that loads its models in
+turn never holds two of them that it does not need together.
+
 A large file of a model is hashed as a tree, on all processors, and its root is compared; its digest is what the lock
 says of a file with that root. Everything else is hashed as a whole.
 
@@ -15,7 +19,7 @@ The event log that a successful boot leaves is the one that `attest.lockfile.exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +89,8 @@ class Booted:
     python: Tree | None = field(repr=False)
     """The measured Python environment, where the lock pins it."""
     _files: dict[tuple[str, str], list[SealedFile]] = field(repr=False)
+    _aside: dict[str, tuple[Artifact, list[Request]]] = field(repr=False, default_factory=dict)
+    """By name, the models that are held only between `model` and `let_go`, and how they are read."""
 
     @property
     def lock_digest(self) -> str:
@@ -104,6 +110,7 @@ class Booted:
     def file(self, kind: Kind, name: str) -> list[SealedFile]:
         """The sealed files of an artifact: one, or the shards of a model that is not in GGUF, in loading order.
 
+        Those of a model that is not held are closed.
         Raises `VerificationError` (code `not-locked`) where the lock does not pin such an artifact.
         """
         if (kind, name) not in self._files:
@@ -117,12 +124,34 @@ class Booted:
     def model(self, name: str) -> SealedFile:
         """The one file that an engine loads as model `name`: the pinned one, or the pinned shards merged.
 
-        Raises `VerificationError` as `file` does, and `Unsupported` for a model that is not in GGUF.
+        It is read again where it is not held, and stays until `let_go`. Raises `VerificationError` as `file` does,
+        `BootRefused` for one that is no more what was measured, `Unsupported` for a model that is not in GGUF.
         """
         files = self.file("model", name)
         if name not in self.headers:
             raise Unsupported(f"model {name}", "expected a model in GGUF, the only layout that an engine here loads")
+        if name in self._aside and files[0].fd < 0:
+            files = self._files["model", name] = self._read(name)
         return files[0]
+
+    def let_go(self, name: str) -> None:
+        """No worker needs model `name` any more: its memory is free, unless it was to be held from the start."""
+        if name in self._aside:
+            for file in self._files["model", name]:
+                file.close()
+
+    def _read(self, name: str) -> list[SealedFile]:
+        artifact, requests = self._aside[name]
+        loaded = load_all(requests)
+        files = [file for file in loaded if isinstance(file, SealedFile)]
+        try:
+            if differences := _compare(artifact, list(zip(requests, loaded, strict=True))):
+                raise BootRefused(differences)
+            return [merge(f"model {name}", files, self.headers[name])] if len(files) > 1 else files
+        except BaseException:
+            for file in files:
+                file.close()
+            raise
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -144,9 +173,11 @@ def boot(
     *,
     measure_environment: Callable[[], Tree] = measure_python,
     progress: Progress = no_progress,
+    hold: Collection[str] | None = None,
 ) -> Booted:
     """Boot with a lock whose relative paths start at `root`. Raises `BootRefused` on any difference.
 
+    `hold`: the models that are held from now on, all of them by default; the others are measured and let go of.
     Also `MalformedInput` or `Unsupported` for the lock itself, `MalformedInput` for a model whose header is not
     sound, and `EnvironmentProblem` where this host cannot do it. Nothing stays open after an error.
     """
@@ -154,33 +185,41 @@ def boot(
     lock = read(lock_bytes)
     pinned = [artifact for artifact in lock.artifacts if artifact.kind != "python"]
     paths = [_beside(root / item.path, item) if not item.scheme else resolve(item) for item in pinned]
-    requests = [request for item, where in zip(pinned, paths, strict=True) for request in _requests(item, where)]
+    requests = {(item.kind, item.name): _requests(item, where) for item, where in zip(pinned, paths, strict=True)}
+    aside = [item for item in pinned if item.kind == "model" and hold is not None and item.name not in hold]
+    held = [item for item in pinned if item not in aside]
     environment = next((artifact for artifact in lock.artifacts if artifact.kind == "python"), None)
 
     with ThreadPoolExecutor(1, thread_name_prefix="measure") as pool:
-        # 2. Each file into sealed memory, hashed on the way; the Python environment beside that; all in parallel.
+        # 2. Each file into sealed memory, hashed on the way; the Python environment beside that; all in parallel. Then
+        # the models that are not held, one after another.
         measuring: Future[Tree] | None = pool.submit(measure_environment) if environment else None
-        loaded = load_all(requests, progress=progress)
+        wanted = [request for item in held for request in requests[item.kind, item.name]]
+        loaded = load_all(wanted, progress=progress)
         sealed = [item for item in loaded if isinstance(item, SealedFile)]
         try:
+            outcome = iter(loaded)
+            found = {(item.kind, item.name): [next(outcome) for _ in requests[item.kind, item.name]] for item in held}
+            headers: dict[str, tuple[gguf.GGUFHeader, ...]] = {}
+            for item in aside:
+                found[item.kind, item.name] = _passed(item, requests[item.kind, item.name], headers, progress)
             python = measuring.result() if measuring else None
 
             # 3. Compare: every difference is collected before the boot is refused.
             differences: list[Difference] = []
             files: dict[tuple[str, str], list[SealedFile]] = {}
-            outcome = iter(zip(requests, loaded, strict=True))
-            for item, where in zip(pinned, paths, strict=True):
-                shards = [next(outcome) for _ in where]
-                differences += _compare(item, shards)
-                files[item.kind, item.name] = [file for _, file in shards if isinstance(file, SealedFile)]
+            for item in pinned:
+                shards = found[item.kind, item.name]
+                differences += _compare(item, list(zip(requests[item.kind, item.name], shards, strict=True)))
+                files[item.kind, item.name] = [file for file in shards if isinstance(file, SealedFile)]
             if environment and python and (python.digest, python.size_bytes) != _pinned(environment):
                 differences.append(_environment_difference(environment, python))
             if differences:
                 raise BootRefused(differences)
 
             # 4. Model headers, from sealed memory, before anything else sees them.
-            headers = {
-                item.name: _headers(item, files[item.kind, item.name]) for item in pinned if item.layout == "gguf"
+            headers |= {
+                item.name: _headers(item, files[item.kind, item.name]) for item in held if item.layout == "gguf"
             }
 
             # 5. The log of what was measured, in the lock's order.
@@ -189,21 +228,40 @@ def boot(
                 log = log.append(_event(item, files.get((item.kind, item.name), []), python))
 
             # 6. One file of each model in several shards, now that all of them are measured, compared and parsed.
-            for name, found in headers.items():
-                if len(found) > 1:
-                    merged = merge(f"model {name}", files["model", name], found, progress=progress)
+            for item in held:
+                if len(shard_headers := headers.get(item.name, ())) > 1 and item.kind == "model":
+                    merged = merge(f"model {item.name}", files["model", item.name], shard_headers, progress=progress)
                     sealed.append(merged)
-                    files["model", name] = [merged]
+                    files["model", item.name] = [merged]
         except BaseException:
             for file in sealed:
                 file.close()
             raise
-    return Booted(lock, lock_bytes, log, headers, python, files)
+    again = {item.name: (item, requests[item.kind, item.name]) for item in aside}
+    return Booted(lock, lock_bytes, log, headers, python, files, again)
 
 
 def _beside(path: Path, artifact: Artifact) -> list[Path]:
     """The files of an artifact whose first file is `path`."""
     return [path.parent / shard.name for shard in artifact.shards] if artifact.shards else [path]
+
+
+def _passed(
+    artifact: Artifact,
+    requests: Sequence[Request],
+    headers: dict[str, tuple[gguf.GGUFHeader, ...]],
+    progress: Progress,
+) -> list[SealedFile | VitrineError]:
+    """A model's files, measured and closed; its header goes to `headers` where they are as the lock says."""
+    loaded = load_all(requests, progress=progress)
+    files = [file for file in loaded if isinstance(file, SealedFile)]
+    try:
+        if artifact.layout == "gguf" and not _compare(artifact, list(zip(requests, loaded, strict=True))):
+            headers[artifact.name] = _headers(artifact, files)
+        return loaded
+    finally:
+        for file in files:
+            file.close()
 
 
 def _requests(artifact: Artifact, paths: Sequence[Path]) -> list[Request]:

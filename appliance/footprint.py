@@ -1,8 +1,9 @@
 """What memory a run takes, reckoned before anything is loaded, against what this host has. Too little refuses the run.
 
-The run holds every model file in sealed memory from its boot to its end, whatever the schedule; what the schedule
-decides is how many contexts there are at once. A context's cache follows from the model's header; what a worker takes
-besides, and what controller and eval worker take, are allowances above what was measured (docs/benchmarks.md).
+The schedule decides which models are there at once, each with its files in sealed memory and a context: all of them, or
+those of one stage (`appliance.schedule`; at the boot they are measured one after another, which is never more). A
+context's cache follows from the model's header; what a worker takes besides, and what controller and eval worker take,
+are allowances above what was measured (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -19,11 +20,17 @@ from appliance.schedule import needed, stages
 from attest.errors import EnvironmentProblem, VitrineError
 from attest.job import Job
 
-WORKER_BYTES = 160_000_000
-"""A model worker besides model and cache: a little above the 146 MB that the benchmark measures."""
-REST_BYTES = 256 << 20
-"""The eval worker, and what the controller takes besides what it has already: an allowance."""
+WORKER_BYTES = 64 << 20
+"""A model worker besides model, cache and logits: 45 and 51 MB were measured (docs/operations.md)."""
+LOGIT_BYTES = 4
+REST_BYTES = 128 << 20
+"""The eval worker, and what the controller takes besides what it has already: 76 MB were measured, data sets vary."""
 CELLS_STEP = 256
+BATCH_TOKENS = 512
+ROWS_BYTES = 64 << 20
+"""Both as in `appliance.runtime`, whose modules load the engine's bindings."""
+TOKENS = "tokenizer.ggml.tokens"
+"""The vocabulary."""
 LEAST_SLOTS = 2
 LEAST_TOKENS = 73
 """What a model worker makes at least, for its self-test."""
@@ -46,22 +53,19 @@ class ModelFile:
 class Footprint:
     """What a run takes, in bytes."""
 
-    files: int
-    """All model files, from the boot on."""
+    files: dict[str, int]
+    """The files of each model."""
     caches: dict[str, int]
     """The cache of each model's context; 0 where the header does not say how large it is."""
+    workers: dict[str, int]
+    """What each model's worker takes besides."""
     together: frozenset[str]
     """The models of the stage that takes most."""
 
     @property
     def bytes(self) -> int:
         """At the worst moment."""
-        return self.files + self.stage + REST_BYTES
-
-    @property
-    def stage(self) -> int:
-        """The contexts that are there at once, and their workers."""
-        return sum(self.caches[name] + WORKER_BYTES for name in self.together)
+        return sum(self.files[name] + self.caches[name] + self.workers[name] for name in self.together) + REST_BYTES
 
 
 def of(job: Job, models: Mapping[str, ModelFile]) -> Footprint:
@@ -71,8 +75,9 @@ def of(job: Job, models: Mapping[str, ModelFile]) -> Footprint:
     caches = {name: cache_bytes(job, model.header) for name, model in models.items()}
     loaded = [stage.models for stage in stages(job, needs)]
     loaded += [frozenset({name}) for name in names]  # one without a suite is loaded alone, for its self-test
-    together = max(loaded, key=lambda some: sum(caches[name] + WORKER_BYTES for name in some))
-    return Footprint(sum(model.size_bytes for model in models.values()), caches, together)
+    files = {name: model.size_bytes for name, model in models.items()}
+    besides = {name: worker_bytes(model.header) for name, model in models.items()}
+    return max((Footprint(files, caches, besides, together) for together in loaded), key=lambda one: one.bytes)
 
 
 def cache_bytes(job: Job, header: GGUFHeader) -> int:
@@ -91,19 +96,31 @@ def cache_bytes(job: Job, header: GGUFHeader) -> int:
     return int(cells * layers * number("attention.head_count_kv", heads) * pair * KV_BYTES[job.numerics.kv])
 
 
+def worker_bytes(header: GGUFHeader) -> int:
+    """A model worker besides model and cache.
+
+    The engine has room for the logits of a whole batch where it computes them, and where it hands them out for as many
+    as the scheduler asks for in a turn.
+    """
+    vocabulary = header.arrays.get(TOKENS)
+    logits = LOGIT_BYTES * BATCH_TOKENS * (vocabulary.length if vocabulary else 0)
+    return WORKER_BYTES + logits + min(logits, ROWS_BYTES)
+
+
 def check(job: Job, footprint: Footprint, available: int) -> None:
     """Raises `EnvironmentProblem`, with the numbers and with what would help, where `available` bytes are too few."""
     if footprint.bytes <= available:
         return
     caches = ", ".join(f"{name} {footprint.caches[name] / MIB:.0f}" for name in sorted(footprint.together))
+    files = ", ".join(f"{name} {footprint.files[name] / MIB:.0f}" for name in sorted(footprint.together))
     advice = [f"a smaller numerics.sequences ({job.numerics.sequences})"]
     advice.append(f"a smaller limits.context_tokens ({job.limits.context_tokens})")
     if job.schedule != "sequential" and len(job.models) > 1:
         advice.insert(0, "schedule: sequential")
     raise EnvironmentProblem(
         f"expected {footprint.bytes / MIB:.0f} MiB of memory, found {available / MIB:.0f} MiB: model files "
-        f"{footprint.files / MIB:.0f}, caches {caches}, {len(footprint.together)} model workers "
-        f"{len(footprint.together) * WORKER_BYTES / MIB:.0f}, the rest {REST_BYTES / MIB:.0f}. "
+        f"{files}, caches {caches}, {len(footprint.together)} model workers "
+        f"{sum(footprint.workers[name] for name in footprint.together) / MIB:.0f}, the rest {REST_BYTES / MIB:.0f}. "
         f"What would help: {', '.join(advice)}, fewer models in one job"
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,16 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML without aliases, and with every text in double quotes."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
 @dataclass(frozen=True)
 class LoadedJob:
     """A job, and the folder that its relative paths start from."""
@@ -105,6 +116,12 @@ ALL_ROWS = Rows()
 def load(path: Path, rows: Rows = ALL_ROWS) -> LoadedJob:
     """The job in the file at `path`, of `rows`. Raises `MalformedInput`, or `Unsupported` for another version."""
     return LoadedJob(rows.of(parse(Job, _read(path), f"job {path.name}")), path.parent)
+
+
+def dump(job: Job) -> bytes:
+    """A job file that says `job`: YAML in ASCII, every text in quotes, so that none is read as something else."""
+    value = job.model_dump(mode="json", exclude_none=True)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=math.inf).encode("ascii")
 
 
 def load_suites(loaded: LoadedJob, data: tuple[Path, ...] = ()) -> list[LoadedSuite]:

@@ -1,10 +1,10 @@
 """Goes on with a run that was killed: what is on the disk is taken up only as far as the lab's own key vouches for it.
 
 While a run writes its transcript it leaves a mark beside it after every sample: an HMAC over the chain's head, the
-attempts and how many samples each drew, and what they were drawn by (job, lock, measured boot), under a key that only
-the lab has. Whoever can write to the folder can therefore delete finished samples, and not change, add or reorder one,
-nor pass off those of another job or another machine. The samples drawn before are not drawn again; the same job gives
-the same ones.
+attempts and how many samples each drew, and what they were drawn by (job, lock, measured boot, wall), under a key that
+only the lab has, and the controllers that it starts on this job. Whoever can write to the folder can therefore delete
+finished samples, and not change, add or reorder one, nor pass off those of another job, machine, wall or image. The
+samples drawn before are not drawn again; the same job gives the same ones.
 
 A mark is a file of its own, replaced as a whole. It follows the transcript's line, so that after a crash the transcript
 may be ahead of it by what was written last; that is drawn again. A run that goes on writes the samples that it takes up
@@ -17,6 +17,7 @@ import fcntl
 import hmac
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from attest import canonical, transcript
 from attest.canonical import JSON, Model
 from attest.digest import Digest, Hex32
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
-from attest.manifest import EarlierAttempt
+from attest.manifest import ContainerSection, EarlierAttempt, Wall
 
 SUFFIX = ".incomplete"
 TRANSCRIPT = "transcript.jsonl"
@@ -37,6 +38,7 @@ MARK = "resume.json"
 LABEL = b"vitrine/resume/v1"
 ANEW = "Start anew, without --resume"
 SAMPLE_LINE = b'{"kind":"sample",'
+POLL_S = 0.05
 MAX_MARK_BYTES = 1 << 20
 MAX_TRANSCRIPT_BYTES = 8 << 30
 
@@ -50,6 +52,10 @@ class Drawn(Model):
     """The lockfile."""
     measurement: str
     """The measured boot, hexadecimal."""
+    wall: Wall = "process"
+    """The wall that the run is behind."""
+    container: ContainerSection | None = None
+    """Of a container: image, plan and runtime."""
 
 
 class Mark(Model):
@@ -114,22 +120,32 @@ def incomplete(out: Path) -> Path:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """This run alone writes to `folder`. Raises `EnvironmentProblem` while another one does, or without a folder."""
+def held(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
+    """This run alone writes to `folder`. Raises `EnvironmentProblem` while another one does, or without a folder.
+
+    `patience_s`: how long to wait for another one to end.
+    """
+    end = time.monotonic() + patience_s
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise EnvironmentProblem(f"expected the folder of an incomplete run at {folder}: {error.strerror}") from None
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EnvironmentProblem(
-                f"another run is writing to {folder}: wait until it has ended, or end it"
-            ) from None
+        while not _locked(fd):
+            if time.monotonic() >= end:
+                raise EnvironmentProblem(f"another run is writing to {folder}: wait until it has ended, or end it")
+            time.sleep(POLL_S)
         yield
     finally:
         os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def refuse_to_forget(folder: Path) -> None:
@@ -190,7 +206,7 @@ def take_up(folder: Path, key: bytes, drawn: Drawn) -> Earlier:
         raise VerificationError(
             "resume",
             "mark",
-            expected="samples of this lab, drawn by this job, lock and measured boot",
+            expected="samples of this lab, drawn by this job, lock, measured boot and wall",
             found="a mark that does not vouch for them",
             advice=f"Something differs from the run that was cut off, or the folder was changed. {ANEW}",
         )

@@ -23,7 +23,7 @@ from typing import Literal
 
 import structlog
 
-from appliance import boot, footprint, job, lock, produce, redact, resume, workers
+from appliance import boot, footprint, job, lock, produce, redact, resume, schedule, workers
 from appliance.attester.protocol import Attester
 from appliance.boot import Booted
 from appliance.engine.recipe import EngineRecord, load_record, require_cpu
@@ -112,7 +112,7 @@ def run(request: Request, progress: Progress) -> Outcome:
     if not request.resume:
         resume.refuse_to_forget(request.incomplete)
     elif request.resume_key is None or request.attester is not None:
-        raise Unsupported("resume", "expected a run whose lab is in this process and that no hardware speaks for")
+        raise Unsupported("resume", "expected a run with the lab's key for it, and that no hardware speaks for")
     # 1. The job.
     loaded = job.load(request.job, request.rows)
     suites = job.load_suites(loaded, request.data)
@@ -132,7 +132,9 @@ def _run(
     # 3. The boot.
     folder = request.incomplete
     with (
-        boot.boot(lock_bytes, root, lock.resolver(root, request.engine), progress=progress) as booted,
+        boot.boot(
+            lock_bytes, root, lock.resolver(root, request.engine), progress=progress, hold=schedule.at_once(loaded.job)
+        ) as booted,
         ExitStack() as holding,
     ):
         suites = _check_against_job(booted, loaded, suites)
@@ -140,6 +142,8 @@ def _run(
             job_digest=job_digest(loaded.job),
             lock_digest=booted.lock_digest,
             measurement=eventlog.measurement(booted.registers),
+            wall=request.wall,
+            container=request.container,
         )
         earlier = _take_up(request, drawn, holding)
         # 4. The intent, before anything runs.
@@ -167,7 +171,8 @@ def _run(
             ended = datetime.now(UTC)
             writer.close({"ended_by": ended_by})
         if failure is not None and results_bytes is None:
-            advice = f"go on with --resume {folder}" if request.resume_key else ""
+            here = request.resume_key is not None and request.wall == "process"
+            advice = f"go on with --resume {folder}" if here else ""  # else the other side of the wall knows where
             LOG.warning("incomplete", ended_by=ended_by, transcript=str(folder / resume.TRANSCRIPT), advice=advice)
             redact.keep(failure, folder)
             raise failure

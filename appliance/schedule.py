@@ -13,6 +13,11 @@ from itertools import groupby
 from attest.job import Job, JobSuite
 
 
+def at_once(job: Job) -> tuple[str, ...]:
+    """The models that are loaded together before the first sample, and held until the last one."""
+    return () if job.schedule == "sequential" else tuple(model.id for model in job.models)
+
+
 @dataclass(frozen=True)
 class Stage:
     """Suites of the plan that run one after another with the same models loaded."""

@@ -98,6 +98,8 @@ class Crew:
     """The job."""
     hire: Callable[[str], tuple[Station, WorkerSeal]]
     """Starts the worker of a model, by its name; it loads the model then."""
+    let_go: Callable[[str], None]
+    """Frees the memory of a model, by its name, which no worker has any more."""
     tests: SelfTests
     """What the model workers' self-tests found, so far."""
     programs: Programs | None = None
@@ -150,6 +152,7 @@ class Crew:
         if self.tests.missing(number):
             self.tests.take(number, station.last_word(Kind.TESTED, selftests.TIMEOUT_S))
         station.worker.kill()
+        self.let_go(self.job.models[number].id)
         LOG.info("released", worker=station.name)
 
     def finish_tests(self) -> None:
@@ -193,7 +196,7 @@ def start(
     """
     with ExitStack() as stack:
         started = _Start(stack, reserve or stack.enter_context(stand_by(job)), booted, require_seal)
-        at_once = () if job.schedule == "sequential" else tuple(model.id for model in job.models)
+        at_once = schedule.at_once(job)
 
         def hire(model: str) -> tuple[Station, WorkerSeal]:
             return started.one(f"model.{model}", *_model_config(job, model, booted))
@@ -216,7 +219,7 @@ def start(
             plan = canonical.parse(Ready, data, "plan of worker eval").root
         tests = SelfTests(job, lambda done, total: progress("self-test", done, total))
         stages = schedule.stages(job, _needs(job, suites, plan))
-        yield Crew(evals, models, reports, plan, stages, job, hire, tests, programs)
+        yield Crew(evals, models, reports, plan, stages, job, hire, booted.let_go, tests, programs)
 
 
 def _needs(job: Job, suites: Sequence[LoadedSuite], plan: Sequence[PlannedSuite]) -> list[frozenset[str]]:

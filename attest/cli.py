@@ -218,6 +218,10 @@ def _print_manifest(manifest: ExecutionManifest) -> None:
     out.print(f"run        {manifest.started} to {manifest.ended}, {manifest.ended_by}")
     counts = manifest.counts
     out.print(f"samples    {counts.planned} planned, {counts.run} run, {counts.failed} failed")
+    if manifest.resumed:
+        drawn = ", ".join(f"{each.samples} by attempt {each.attempt}" for each in manifest.resumed)
+        own = manifest.transcript.samples - sum(each.samples for each in manifest.resumed)
+        out.print(f"resumed    yes: {drawn}, {own} by attempt {job.attempt}")
     out.print(f"transcript {manifest.transcript.root}")
     rows: list[tuple[str, ...]] = [("model", "suite", "score", "value", "95 % interval", "n", "failed", "unscored")]
     for suite in manifest.suites:

@@ -12,6 +12,7 @@ minimum_lock_version = 4                       # the lockfile's own version: old
 minimum_image_version = 1795305600             # the machine's image, by its reference values: older ones are refused
 rollback_refused = true                        # a TPM kept the versions: its machine ran no newer lock, or image
 max_attempts = 1                               # attempts at the job, this one included
+uninterrupted = true                           # no sample was taken up from an attempt that was cut off
 claims_hold = false                            # every claim of the job holds
 assurance = "quoted"                           # how far up the ladder the bundle has to be
 required_witnesses = 1                         # of those given with --witness-key, who cosigned the lab's log
@@ -99,6 +100,8 @@ class Policy(Model):
     """A TPM kept the version of the job's lock, and in a machine that of its image, so that older ones were refused."""
     max_attempts: int | None = Field(default=None, ge=1)
     """Attempts at the job, this one included; any number when absent."""
+    uninterrupted: bool = False
+    """The run drew all of its samples itself, and took up none of an earlier attempt that was cut off."""
     claims_hold: bool = False
     """The job has claims, and every one of them holds."""
     assurance: Assurance = "signed"
@@ -133,6 +136,9 @@ class Policy(Model):
             raise _unmet("lock-version", f"at least {self.minimum_lock_version}", manifest.lock.version)
         if self.max_attempts is not None and manifest.job.attempt > self.max_attempts:
             raise _unmet("attempts", f"at most {self.max_attempts}", manifest.job.attempt)
+        if self.uninterrupted and manifest.resumed:
+            earlier = ", ".join(f"attempt {each.attempt}: {each.samples}" for each in manifest.resumed)
+            raise _unmet("uninterrupted", "a run that drew all of its samples itself", f"samples of {earlier}")
         if self.claims_hold and not manifest.claims:
             raise _unmet("claims", "claims that hold", "a job without claims")
         if self.claims_hold and (broken := [result.claim for result in manifest.claims if not result.holds]):

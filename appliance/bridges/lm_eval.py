@@ -7,8 +7,9 @@
         lm_eval.simple_evaluate(SealedLM(session), tasks=["my_task"], ...)
 
 Text and continuation are tokenized apart, as in our own suites; space at the end of a text goes to the continuation, as
-in lm-eval's own models. A text is never cut: one that does not fit into the context is refused, and so are settings of
-generation that the sampler does not have.
+in lm-eval's own models. A text whose likelihood is asked as a whole is scored in lm-eval's disjoint windows where it is
+longer than the context. No other is ever cut: one that does not fit is refused, and so are settings of generation that
+the sampler does not have.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final
 
 from lm_eval.api.model import LM
 
-from appliance.bridges.session import Reply, Session, choose, complete, decimal
+from appliance.bridges.session import Reply, Session, choose, complete, decimal, roll
 from attest.errors import MalformedInput, Unsupported
 from attest.job import Sampling
 
@@ -44,8 +45,12 @@ class SealedLM(LM):  # type: ignore[misc] # lm-eval is not installed where types
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any], **_shown: Any) -> list[float]:
-        """Log-likelihood of each text after the model's first token (or its last, where it has no first)."""
-        found = [value for value, _ in self._likelihoods([("", request.args[0]) for request in requests])]
+        """Log-likelihood of each text after the model's first token (its last, where it has no first), with six places.
+
+        One that is longer than the context is scored in windows, see `appliance.runtime.request.windows`.
+        """
+        replies = self._session.ask_all(roll(request.args[0]) for request in requests)
+        found = [float(choice.logprob) for reply in replies for choice in answered(reply).answer.choices or ()]
         for request, value in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, value)
         return found

@@ -63,6 +63,11 @@ USUAL = Settings()
 
 
 @dataclass(frozen=True)
+class Roll(Ask):
+    """Weigh the one option as a whole text, after nothing, in windows of the context where it is longer than that."""
+
+
+@dataclass(frozen=True)
 class Reply:
     """What the worker says to one request."""
 
@@ -121,6 +126,8 @@ class Session:
         """What the worker is sent for `ask`."""
         settings = self.settings
         timeout_s = settings.limits.sample_timeout_s
+        if isinstance(ask, Roll):
+            return {"op": "roll", "text": (ask.options or ("",))[0], "timeout_s": timeout_s}
         sent = request(ask, timeout_s=timeout_s, sampling=Sampling(), seed=settings.seed, stream=stream)
         return sent | ({"from_start": True} if ask.raw else {})
 
@@ -164,6 +171,11 @@ class Session:
 def choose(text: str, options: Sequence[str]) -> Ask:
     """Weigh `options` after `text`, which is put to the model as it is."""
     return Ask((Message(role="user", content=text),), options=tuple(options), raw=True)
+
+
+def roll(text: str) -> Roll:
+    """Weigh `text`, which may be longer than the context."""
+    return Roll((Message(role="user", content=""),), options=(text,), raw=True)
 
 
 def complete(text: str, sampling: Sampling, stop: Sequence[str] = ()) -> Ask:

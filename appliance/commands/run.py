@@ -115,7 +115,7 @@ class Asked:
         from appliance.notary import appraisal
 
         lock = None if self.lock is None else read_file(self.lock, lockfile.MAX_BYTES)
-        return appraisal.in_process(lab, jobs.load(self.job, self.rows).job, lock, judge)
+        return appraisal.in_process(lab, jobs.load(self.job, self.rows).job, lock, judge, resumed=self.resume)
 
 
 def run(
@@ -194,8 +194,6 @@ def run(
     if lock is None and job is not None and job.with_suffix(".lock").exists():
         lock = job.with_suffix(".lock")
     rows = jobs.Rows(limit, shuffle)
-    if rows != jobs.ALL_ROWS and wall != "process":
-        raise Unsupported(f"--limit and --shuffle behind the wall {wall}", "expected them in the job file's suites")
     loaded = jobs.load(path, rows)
     if resume is not None:
         out = _resumed_out(resume, out, wall, attester)
@@ -214,8 +212,6 @@ def run(
         appraise,
         capsule,
     )
-    if wall != "process":
-        resuming.refuse_to_forget(resuming.incomplete(out))
     match wall:
         case "process":
             outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile), hardware)
@@ -232,14 +228,17 @@ def run(
 
 
 def _resumed_out(folder: Path, out: Path | None, wall: Wall, attester: str | None) -> Path:
-    """The bundle that comes of the run in `folder`. Raises `Unsupported` where no run is gone on with."""
+    """The bundle that comes of the run in `folder`. Raises `Unsupported` where hardware speaks for the run."""
     if out is not None:
         raise typer.BadParameter("the bundle lies beside the folder of --resume: leave it out", param_hint="--out")
     if not folder.name.endswith(resuming.SUFFIX) or folder.name == resuming.SUFFIX:
         raise typer.BadParameter(f"expected the folder that a run left, NAME{resuming.SUFFIX}", param_hint="--resume")
-    if wall != "process" or attester:
-        who = f"behind the wall {wall}" if wall != "process" else "that hardware speaks for"
-        raise Unsupported("--resume", f"a run {who} draws all of its samples itself: start it anew, with another --out")
+    if wall == "vm" or attester:
+        raise Unsupported(
+            "--resume",
+            "hardware speaks for what was drawn in one boot, and a machine keeps nothing for the next one: such a run "
+            "draws all of its samples itself. Start it anew, with another --out",
+        )
     return folder.with_name(folder.name.removesuffix(resuming.SUFFIX))
 
 
@@ -276,6 +275,8 @@ def _in_container(asked: Asked, image: rootfs.Image, engine: Path | None, runtim
         require_seal=asked.require_seal,
         runtime=runtime,
         judge=asked.judge(lab),
+        rows=asked.rows,
+        resume=asked.resume,
     )
     with Reporter() as progress:
         return walls.run(request, progress)
@@ -294,6 +295,7 @@ def _in_machine(asked: Asked, image: Path, tpm_state: Path | None) -> running.Ou
         require_seal=asked.require_seal,
         tpm_state=tpm_state,
         judge=asked.judge(lab),
+        rows=asked.rows,
     )
     with Reporter() as progress:
         return measured.run(request, progress)

@@ -99,6 +99,10 @@ class Start(Model):
     """Sign what there is when the run ends early."""
     require_seal: Requirement = "any"
     """What the user asks of the workers' seals."""
+    resume_key: Hex32 | None = None
+    """The key by which the lab knows its own samples of this job, where the run may be gone on with."""
+    resume: bool = False
+    """Go on with the run that was cut off; what it left lies where this one would leave it."""
     verbose: bool = False
     """Log what workers print, too."""
     lab: str = Field(default="", max_length=253)

@@ -14,15 +14,17 @@ import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from appliance import resume
 from appliance.frames import Kind
-from appliance.resume import TRANSCRIPT, incomplete
 from attest import verify
 from attest.errors import MalformedInput
 
 NAMES = tuple(sorted((verify.SIGNATURE, *verify.FILES, *verify.MACHINE)))
 """The files that a bundle may have."""
-INCOMPLETE = ("failure.txt", TRANSCRIPT)
+INCOMPLETE = ("failure.txt", resume.TRANSCRIPT)
 """The files that a run without a bundle may leave in its folder; on the channel they are below `incomplete/`."""
+LEFT = (*INCOMPLETE, resume.MARK)
+"""The same in a folder, where a run can be gone on with."""
 PIECE_BYTES = 1 << 20
 MAX_DELIVERY_BYTES = 8 << 30
 """Of all files together."""
@@ -72,7 +74,7 @@ def send_bundle(folder: Path, send: Send) -> None:
 
 def send_incomplete(out: Path, send: Send) -> None:
     """Send what a run left that was to write its bundle to `out`."""
-    folder = incomplete(out)
+    folder = resume.incomplete(out)
     for name in INCOMPLETE:
         if (folder / name).exists():
             _send(f"incomplete/{name}", folder / name, send)
@@ -85,7 +87,7 @@ def collect(folder: Path) -> dict[str, bytes]:
 
 def collect_incomplete(folder: Path) -> dict[str, bytes]:
     """What is in the folder of a run that left no bundle, by name. Raises `MalformedInput`."""
-    return _taken(folder, INCOMPLETE)
+    return _taken(folder, LEFT)
 
 
 def _whole(files: dict[str, bytes]) -> dict[str, bytes]:

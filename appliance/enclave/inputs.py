@@ -3,18 +3,23 @@
 A job, a suite and a lockfile name files relative to themselves. So the files that they name are put below `/in` as they
 lie below their lowest common folder on the host, and nothing else is. Small files are copied, so that what was looked
 at is what is handed in; models are shown as they lie. What `resource:` names comes with the image.
+
+A job that the operator takes a part of (`--limit`, `--shuffle`) is another job, and is handed in as such: in place of
+the file that he named lies the one that says what is run. So all that measures a job measures this one.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from appliance import job as jobs
 from appliance import lock as locks
-from appliance.job import RESOURCE, LoadedJob, LoadedSuite
+from appliance.job import ALL_ROWS, RESOURCE, LoadedJob, LoadedSuite, Rows
 from appliance.memfd import open_regular
 from attest import eventlog, lockfile
 from attest.digest import digest_of
@@ -33,6 +38,12 @@ class Input:
     """Where it is inside."""
     shown: bool
     """Shown as it lies, because it is a model; else copied."""
+    written: bytes | None = None
+    """What is handed in where that is not what lies at `source`."""
+
+    def open(self) -> BinaryIO:
+        """What is handed in. Raises `VerificationError` (layer `file`) for a file that is gone."""
+        return os.fdopen(open_regular(self.source)[0], "rb") if self.written is None else io.BytesIO(self.written)
 
 
 @dataclass(frozen=True)
@@ -66,13 +77,20 @@ class Inputs:
         return sum(item.source.stat().st_size for item in self.files)
 
 
-def find(job: Path, lock: Path | None = None, data: tuple[Path, ...] = (), beside: Path | None = None) -> Inputs:
-    """What the job file needs; `beside` is a folder that has to have its place among it.
+def find(
+    job: Path,
+    lock: Path | None = None,
+    data: tuple[Path, ...] = (),
+    beside: Path | None = None,
+    rows: Rows = ALL_ROWS,
+) -> Inputs:
+    """What the job file needs; `beside` is a folder that has to have its place among it, `rows` what is taken of it.
 
     Raises `MalformedInput`; `VerificationError` (layer `file`) for a file that is missing or none; `Unsupported` for
     what is named by an absolute path.
     """
-    loaded = jobs.load(job)
+    loaded = jobs.load(job, rows)
+    instead = {} if rows == ALL_ROWS else {_absolute(job): jobs.dump(loaded.job)}
     suites = jobs.load_suites(loaded, data)
     found: dict[Path, bool] = {_absolute(job): False}
     for entry, item in zip(loaded.job.suites, suites, strict=True):
@@ -108,7 +126,7 @@ def find(job: Path, lock: Path | None = None, data: tuple[Path, ...] = (), besid
 
     return Inputs(
         loaded=loaded,
-        files=tuple(Input(path, inside(path), shown) for path, shown in sorted(found.items())),
+        files=tuple(Input(path, inside(path), shown, instead.get(path)) for path, shown in sorted(found.items())),
         job=inside(_absolute(job)),
         lock=None if lock is None else inside(_absolute(lock)),
         data=tuple(inside(path) for path in used),
@@ -138,7 +156,7 @@ def stage(inputs: Inputs, folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as copy:
             if not item.shown:
-                with os.fdopen(open_regular(item.source)[0], "rb") as file:
+                with item.open() as file:
                     shutil.copyfileobj(file, copy)
         target.chmod(0o444)
     for path in (folder, *folder.rglob("*")):

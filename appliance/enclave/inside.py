@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -207,6 +207,8 @@ def _run(start: Start, link: Link, attester: Attester | None) -> Outcome:
         wall=start.wall,
         container=start.container,
         attester=attester,
+        resume_key=_resume_key(start),
+        resume=start.resume,
     )
     try:
         outcome = run.run(request, Reporting(link))
@@ -218,6 +220,14 @@ def _run(start: Start, link: Link, attester: Attester | None) -> Outcome:
     if start.deliver == "channel":
         delivery.send_bundle(outcome.bundle, link.send)
     return outcome
+
+
+def _resume_key(start: Start) -> Callable[[str], bytes] | None:
+    """The lab's key for the one job that is run here."""
+    if start.resume_key is None:
+        return None
+    key = bytes.fromhex(start.resume_key)
+    return lambda _job_digest: key
 
 
 def _failed(error: BaseException) -> Failed:

@@ -39,20 +39,24 @@ def private_folder(prefix: str, parent: Path) -> Iterator[Path]:
         os.close(held)
 
 
-def find(prefix: str, parent: Path) -> list[Path]:
-    """The folders of this user with that prefix in `parent` that belong to no run that lives."""
+def find(prefix: str, parent: Path, fresh_s: float = FRESH_S) -> list[Path]:
+    """The folders of this user with that prefix in `parent` that belong to no run that lives, `fresh_s` old at least.
+
+    Whoever asks for younger ones leaves alone what a run has not begun to fill.
+    """
     found = []
     with contextlib.suppress(OSError), os.scandir(parent) as listing:
-        found = [Path(entry.path) for entry in listing if entry.name.startswith(prefix) and _abandoned(entry.path)]
+        ours = [entry.path for entry in listing if entry.name.startswith(prefix)]
+        found = [Path(path) for path in ours if _abandoned(path, fresh_s)]
     return sorted(found)
 
 
-def _abandoned(path: str) -> bool:
+def _abandoned(path: str, fresh_s: float) -> bool:
     with contextlib.suppress(OSError):
         folder = os.open(path, OPEN)
         try:
             status = os.fstat(folder)
-            if status.st_uid != os.geteuid() or time.time() - status.st_mtime < FRESH_S:
+            if status.st_uid != os.geteuid() or time.time() - status.st_mtime < fresh_s:
                 return False
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

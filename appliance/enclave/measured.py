@@ -24,6 +24,7 @@ from appliance.enclave.channel import Host, Start
 from appliance.enclave.leftovers import private_folder
 from appliance.image import assemble, measure, pcr
 from appliance.image.tree import Tree, file, tree
+from appliance.job import ALL_ROWS, Rows
 from appliance.memfd import Progress
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
@@ -69,15 +70,18 @@ class Request:
     """The folder of a TPM that counts the runs of several machines; None for a new TPM."""
     judge: Judge | None = None
     """Who appraises the run, too, before it is registered, and before it is certified; None: nobody else."""
+    rows: Rows = ALL_ROWS
+    """Which rows of the job's suites."""
 
 
 def run(request: Request, progress: Progress) -> Outcome:
     """Run a job in the measured machine. Raises our errors, `KeyboardInterrupt` where it was interrupted."""
     if request.out.exists():
         raise EnvironmentProblem(f"{request.out} exists already: name another folder with --out, or remove it")
+    resume.refuse_to_forget(resume.incomplete(request.out))
     request.out.parent.mkdir(parents=True, exist_ok=True)
     # 1. The job, what it names, and the disk with all of that.
-    found = inputs.find(request.job, request.lock, request.data)
+    found = inputs.find(request.job, request.lock, request.data, rows=request.rows)
     values = measure.load(request.image / measure.REFERENCE)
     challenge, nonce = request.lab.challenge(), secrets.token_bytes(32)
     with private_folder(f".{request.out.name}.wall-", request.out.parent) as folder:
@@ -115,7 +119,10 @@ def run(request: Request, progress: Progress) -> Outcome:
 def content(found: inputs.Inputs) -> Tree:
     """What the disk of inputs holds: the files of the job, below its root as they are to lie below `/in`."""
     why = "the job names it"
-    return tree(file(item.target.removeprefix(inputs.IN), item.source, "job", why) for item in found.files)
+    return tree(
+        file(item.target.removeprefix(inputs.IN), item.source if item.written is None else item.written, "job", why)
+        for item in found.files
+    )
 
 
 def appraise(asked: Register, challenge: str, values: ReferenceValues, before: str) -> None:

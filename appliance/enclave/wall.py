@@ -8,7 +8,9 @@ there. In front of it stay the lab (keys, log, time stamps) and the operator. Th
 - `vm`: a measured virtual machine.
 
 Over the wall go: the inputs that the job names, read-only; the questions of `appliance.notary.protocol`; progress; and
-the bundle. In steps, which the code numbers:
+the bundle. A run without one leaves its transcript so far, and the mark by which the lab knows it again
+(`appliance.resume`): the key for it goes in with the job, so that nobody between the two runs can change a sample. In
+steps, which the code numbers:
 
 1. read the job, find what it names                appliance.enclave.inputs
 2. open the image, choose a runtime                appliance.enclave.rootfs, launch
@@ -32,10 +34,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from appliance import produce, resume
-from appliance.enclave import container, delivery, inputs, launch, rootfs, seccomp
+from appliance.enclave import container, delivery, inputs, launch, leftovers, rootfs, seccomp
 from appliance.enclave.channel import Start
 from appliance.enclave.container import ContainerPlan, Mount, Runtime
+from appliance.enclave.discard import discard
 from appliance.enclave.leftovers import private_folder
+from appliance.job import ALL_ROWS, Rows
 from appliance.memfd import Progress
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.lab import Lab
@@ -54,6 +58,10 @@ if TYPE_CHECKING:
 LOG = structlog.get_logger()
 START_ALLOWANCE_S = 3600.0
 """For everything before and after the samples: hashing, self-tests, signing."""
+GONE_S = 10.0
+"""How long the container of a controller that was killed may take to be gone."""
+LEFT = f"bundle{resume.SUFFIX}"
+"""Where a run leaves what it has, in the container's folder for output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,15 @@ class Request(Contained):
     """What the user asks of the workers' seals, which are as complete inside as in front of the wall."""
     judge: Judge | None = None
     """Who appraises the run before it is registered, and before it is certified; None: nobody."""
+    rows: Rows = ALL_ROWS
+    """Which rows of the job's suites."""
+    resume: bool = False
+    """Go on with what `OUT.incomplete` holds."""
+
+    @property
+    def incomplete(self) -> Path:
+        """The folder of the run while it has no bundle."""
+        return resume.incomplete(self.out)
 
 
 def run(request: Request, progress: Progress) -> Outcome:
@@ -100,8 +117,15 @@ def run(request: Request, progress: Progress) -> Outcome:
     """
     if request.out.exists():
         raise EnvironmentProblem(f"{request.out} exists already: name another folder with --out, or remove it")
-    found = inputs.find(request.job, request.lock, request.data)
-    with _started(request, found) as (plan, running, folder):
+    found = inputs.find(request.job, request.lock, request.data, rows=request.rows)
+    _take_over(request)
+    with contextlib.ExitStack() as stack:
+        if request.resume:
+            stack.enter_context(resume.held(request.incomplete))
+        else:
+            resume.refuse_to_forget(request.incomplete)
+        given = request.incomplete if request.resume else None
+        plan, running, folder = stack.enter_context(_started(request, found, given))
         return _serve(request, found, plan, running, folder, progress)
 
 
@@ -116,8 +140,13 @@ def lock(request: Contained, version: int, progress: Progress) -> bytes:
 
 
 @contextlib.contextmanager
-def _started(request: Contained, found: inputs.Inputs) -> Iterator[tuple[ContainerPlan, launch.Running, Path]]:
-    """A container with `found` in it that said hello, by the first runtime that does it."""
+def _started(
+    request: Contained, found: inputs.Inputs, given: Path | None = None
+) -> Iterator[tuple[ContainerPlan, launch.Running, Path]]:
+    """A container with `found` in it that said hello, by the first runtime that does it.
+
+    `given`: the folder of the run that it is to go on with.
+    """
     reasons: list[str] = []
     # 2. The runtimes that are there.
     for runtime in launch.choices(request.runtime):
@@ -125,7 +154,7 @@ def _started(request: Contained, found: inputs.Inputs) -> Iterator[tuple[Contain
             folder = stack.enter_context(_folder(request.out))
             # 3. The plan.
             plan = plan_for(request, found, runtime, folder)
-            _make(plan, found, folder)
+            _make(plan, found, folder, given)
             # 4. The start.
             try:
                 _check_readable(plan)
@@ -169,13 +198,20 @@ def plan_for(request: Contained, found: inputs.Inputs, runtime: Runtime, folder:
     )
 
 
-def _make(plan: ContainerPlan, found: inputs.Inputs, folder: Path) -> None:
+def _make(plan: ContainerPlan, found: inputs.Inputs, folder: Path, given: Path | None) -> None:
     """The folders that the plan mounts."""
     inputs.stage(found, folder / "in")
     out = folder / "out"
     out.mkdir(mode=0o700)
+    if given is not None:
+        _hand_back(given, out / LEFT, plan)
+    _give(out, plan)
+
+
+def _give(path: Path, plan: ContainerPlan) -> None:
+    """Make `path` the container's user's."""
     if os.geteuid() == 0 and plan.runtime != "bubblewrap":
-        os.chown(out, SEALED_ID, SEALED_ID)  # bubblewrap shows the caller as this user, the others have it run
+        os.chown(path, SEALED_ID, SEALED_ID)  # bubblewrap shows the caller as this user, the others have it run
 
 
 def _check_readable(plan: ContainerPlan) -> None:
@@ -210,6 +246,7 @@ def _serve(
             lock_digest=found.lock_digest,
             measurement=found.measurement,
             container=section,
+            resumed=request.resume,
             appraise=appraiser.first if appraiser else None,
             accept=appraiser.end if appraiser else None,
         ),
@@ -220,19 +257,21 @@ def _serve(
             "require_seal": request.require_seal,
             "lab": request.lab.name,
             "trusted_root": request.lab.trusted_root,
+            "resume_key": request.lab.resume_key(job.digest(the_job)).hex(),
+            "resume": request.resume,
         }
     )
     try:
         done = running.host.attend(start, desk, progress, timeout_s=the_job.limits.wall_time_s + START_ALLOWANCE_S)
     except BaseException:
-        _keep_incomplete(folder / "out", request.out)
+        _keep_incomplete(folder / "out", request.incomplete)
         raise
     running.wait()
     # 5. The bundle.
     files = delivery.collect(folder / "out" / "bundle")
     desk.check_delivered(files)
     produce.write(files, request.out)
-    shutil.rmtree(resume.incomplete(request.out), ignore_errors=True)
+    shutil.rmtree(request.incomplete, ignore_errors=True)
     results = canonical.parse(Results, files[verify.RESULTS], "results")
     return Outcome(request.out, results, done.ended_by)
 
@@ -255,23 +294,57 @@ def _start(found: inputs.Inputs, plan: ContainerPlan) -> Start:
     )
 
 
-def _keep_incomplete(out: Path, wanted: Path) -> None:
-    """Keep what a run left that made no bundle, where a run in front of the wall would have left it."""
-    place = resume.incomplete(wanted)
+def _hand_back(incomplete: Path, whole: Path, plan: ContainerPlan) -> None:
+    """Lay what an earlier run left where this one would leave it, at once: half of it would be taken for a run."""
+    part = whole.with_suffix(".part")
+    part.mkdir(mode=0o700)
+    for name, data in delivery.collect_incomplete(incomplete).items():
+        (part / name).write_bytes(data)
+        _give(part / name, plan)
+    _give(part, plan)
+    part.rename(whole)
+
+
+def _take_over(request: Request) -> None:
+    """Keep what runs for the same bundle left whose controller was killed, and which nobody took out of their folder.
+
+    Raises `EnvironmentProblem` while the container of one still lives.
+    """
+    for folder in leftovers.find(_prefix(request.out), request.out.parent, fresh_s=0):
+        if (folder / "out" / LEFT).is_dir():
+            with resume.held(folder / "out" / LEFT, GONE_S):
+                _keep(folder / "out", request.incomplete)
+            discard(folder / "out")
+
+
+def _keep_incomplete(out: Path, place: Path) -> None:
+    """Keep what a run left that made no bundle; another error is on its way to the operator already."""
     try:
-        found = delivery.collect_incomplete(resume.incomplete(out / "bundle"))
-        if not found:
-            return
+        _keep(out, place)
+    except OSError as error:
+        LOG.warning("the incomplete run is not kept", reason=str(error)[:300])
+
+
+def _keep(out: Path, place: Path) -> None:
+    """Put what a run left that made no bundle where a run in front of the wall would have left it. Raises `OSError`."""
+    try:
+        found = delivery.collect_incomplete(out / LEFT)
+    except MalformedInput as error:
+        LOG.warning("the incomplete run is not kept", reason=str(error)[:300])
+        return
+    if found:
         resume.make(place)
         for name, data in found.items():
             (place / name).write_bytes(data)
-    except (MalformedInput, OSError) as error:
-        LOG.warning("the incomplete run is not kept", reason=str(error)[:300])
-    else:
-        LOG.warning("incomplete", folder=str(place), files=sorted(found))
+        advice = f"go on with --resume {place}" if resume.MARK in found else ""
+        LOG.warning("incomplete", folder=str(place), files=sorted(found), advice=advice)
 
 
 def _folder(out: Path) -> contextlib.AbstractContextManager[Path]:
     """A private folder beside the bundle, on the same disk; removed with all that is in it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    return private_folder(f".{out.name}.wall-", out.parent)
+    return private_folder(_prefix(out), out.parent)
+
+
+def _prefix(out: Path) -> str:
+    return f".{out.name}.wall-"

@@ -122,10 +122,11 @@ def by_files(
     return lambda challenge, wall: Appraiser(lab, rules, collateral, now, challenge, wall, seen)
 
 
-def in_process(lab: Lab, the_job: Job, lock: bytes | None, judge: Judge) -> RemoteNotary:
+def in_process(lab: Lab, the_job: Job, lock: bytes | None, judge: Judge, *, resumed: bool = False) -> RemoteNotary:
     """The lab as a run in front of the walls asks it that is appraised: by the desk that answers runs elsewhere.
 
-    `lock`: the lockfile that is given to the run, where there is one. Raises `MalformedInput`, `Unsupported`.
+    `lock`: the lockfile that is given to the run, where there is one; `resumed`: whether it goes on with another one.
+    Raises `MalformedInput`, `Unsupported`.
     """
     challenge = lab.challenge()
     appraiser = judge(challenge, "process")
@@ -135,6 +136,7 @@ def in_process(lab: Lab, the_job: Job, lock: bytes | None, judge: Judge) -> Remo
         wall="process",
         lock_digest=digest_of(lock) if lock else None,
         measurement=eventlog.measurement(lockfile.expected_log(lock).registers) if lock else None,
+        resumed=resumed,
         appraise=appraiser.first,
         accept=appraiser.end,
     )

@@ -54,6 +54,8 @@ class Expected:
     """The measurement that this lockfile predicts; None as above."""
     container: ContainerSection | None = None
     """What the manifest has to say about the container."""
+    resumed: bool = False
+    """Whether the run was given samples of an earlier attempt to go on with."""
     appraise: Callable[[Register], None] | None = None
     """Appraises what the run shows of itself, and raises: it is registered only if this returns. None: no evidence."""
     accept: Callable[[ExecutionManifest, Register], None] | None = None
@@ -178,6 +180,8 @@ class Desk:
         _equal("lock", intent.lock_digest, manifest.lock.digest)
         _equal("wall", self._expected.wall, manifest.wall)
         _equal("container", self._expected.container, manifest.container)
+        if manifest.resumed and not self._expected.resumed:
+            raise _refused("resumed", "samples of this attempt alone", [each.attempt for each in manifest.resumed])
         _equal("evidence", shown.platforms if shown else (), manifest.evidence)
         _equal("registers", self._measurement, eventlog.measurement(manifest.boot.registers))
         if (manifest.lock.origin == "given") != (self._expected.lock_digest is not None):

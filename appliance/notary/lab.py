@@ -157,7 +157,10 @@ class Lab:
         return derive(self._salt, SALT_LABEL + raw(job_digest))
 
     def resume_key(self, job_digest: str) -> bytes:
-        """The 32 bytes by which this lab knows the samples of a job that was cut off; they never leave it."""
+        """The 32 bytes by which this lab knows the samples of a job that was cut off.
+
+        They go to the controllers that the lab starts on this job, and nowhere else.
+        """
         return derive(self._salt, RESUME_LABEL + raw(job_digest))
 
     def attempts(self, job_digest: str) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from appliance.runtime import sampler
@@ -44,7 +44,7 @@ class Deadline:
 class Chain:
     """Tokens that have to be in a slot, in order, for `owner` to see the logits that it wants."""
 
-    owner: Generate | Choose
+    owner: Generate | Choose | Roll
     """Whose chain it is."""
     tokens: list[int]
     """What the slot is to hold. The owner appends to it while it generates."""
@@ -209,6 +209,69 @@ class Choose:
         self._seen[option] += 1
 
 
-Request = Generate | Choose
+def windows(tokens: Sequence[int], first: int, most: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Pieces of a text, each with the tokens that it is scored after: a model sees at most `most` tokens at once.
+
+    Every token is scored once, as lm-eval does it (`lm_eval.utils.get_rolling_token_windows` with `context_len=1`, made
+    disjoint): the first `most` after `first`, the next ones after the token before them, and the last few after as many
+    as there is room for.
+    """
+    head = min(most, len(tokens))
+    yield [first], list(tokens[:head])
+    for start in range(head, len(tokens), most):
+        end = min(start + most, len(tokens))
+        yield list(tokens[end - most - 1 : start]), list(tokens[start:end])
+
+
+@dataclass(eq=False)
+class Roll:
+    """The log-likelihood of a whole text, however long, in `windows` of the context."""
+
+    model: Model
+    text: str
+    context_tokens: int
+    deadline: Deadline
+
+    def __post_init__(self) -> None:
+        self.prompt = [self.model.first]
+        self._tokens = self.model.tokenize(self.text, special=False, add_bos=False)
+        if not self._tokens:
+            raise RequestError("empty-text", "expected a text of at least one token, found none")
+        self._windows = list(windows(self._tokens, self.model.first, self.context_tokens))
+        self._totals = [0.0] * len(self._windows)
+        self._fingerprints = [hashlib.sha256() for _ in self._windows]
+        self._seen = [0] * len(self._windows)
+        self._window_of: dict[Chain, int] = {}
+
+    def chains(self) -> list[Chain]:
+        """All windows, which do not wait for one another."""
+        if self._window_of:
+            return []
+        for number, (before, scored) in enumerate(self._windows):
+            self._window_of[Chain(self, [*before, *scored[:-1]], len(before) - 1)] = number
+        return list(self._window_of)
+
+    def take(self, chain: Chain, logits: sampler.Logits) -> None:
+        """Add what the logits say of the window's next token."""
+        number = self._window_of[chain]
+        token = self._windows[number][1][self._seen[number]]
+        self._totals[number] += sampler.logprob(logits, token)
+        self._fingerprints[number].update(logits.data)
+        self._seen[number] += 1
+
+    def reply(self) -> list[Choice]:
+        """The text as the one choice, once all chains have ended; its digest is over those of the windows."""
+        fingerprint = hashlib.sha256(b"".join(one.digest() for one in self._fingerprints))
+        return [
+            Choice(
+                text=self.text,
+                tokens=tuple(self._tokens),
+                logprob=sampler.decimal(sum(self._totals)),
+                logits_digest="sha256:" + fingerprint.hexdigest(),
+            )
+        ]
+
+
+Request = Generate | Choose | Roll
 """What the scheduler runs. It asks for `chains` at the start and whenever one has ended, and hands out the rows that
 they want by `take`, each a view that does not outlive the call."""

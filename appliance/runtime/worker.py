@@ -20,7 +20,7 @@ from appliance.runtime.context import Context
 from appliance.runtime.gbnf import GrammarError
 from appliance.runtime.grammar import Constraint, Grammars, Pieces
 from appliance.runtime.model import Model, RequestError
-from appliance.runtime.request import Choose, Deadline, Generate, Request
+from appliance.runtime.request import Choose, Deadline, Generate, Request, Roll
 from appliance.runtime.scheduler import Finished, Scheduler
 from appliance.worker import Link, main
 from attest import canonical
@@ -127,6 +127,8 @@ class Desk:
         self._scheduler.submit(request)
 
     def _read(self, value: Any) -> Request:
+        if value["op"] == "roll":
+            return Roll(self._model, value["text"], self._context_tokens, Deadline(value["timeout_s"]))
         messages = [canonical.validate(Message, message, "message") for message in value["messages"]]
         prompt = self._model.prompt(messages, raw=value.get("raw", False) is True, tools=value.get("tools", []))
         if not prompt and value.get("from_start") is True:
@@ -168,7 +170,8 @@ class Desk:
             self._reply(frame, {"prompt_tokens": request.prompt, "generation": generation})
         else:
             choices = [choice.model_dump(mode="json") for choice in request.reply()]
-            self._reply(frame, {"prompt_tokens": request.prompt, "choices": choices, "greedy": request.greedy})
+            greedy = {"greedy": request.greedy} if isinstance(request, Choose) else {}
+            self._reply(frame, {"prompt_tokens": request.prompt, "choices": choices, **greedy})
 
     def _reply(self, frame: Frame, value: dict[str, Any]) -> None:
         self._link.send_json(Kind.REPLY, value, frame.route, frame.tag)

@@ -6,6 +6,7 @@ root made of this host's own Python, which is no image but has the same flow.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,18 +14,23 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from appliance import job as jobs
 from appliance import run
 from appliance.enclave import container, launch, rootfs, seccomp, wall
 from appliance.enclave.channel import EnclaveFailure
 from appliance.enclave.container import Mount, Runtime
+from appliance.job import Rows
 from appliance.notary.lab import Lab
+from appliance.resume import SAMPLE_LINE
 from attest import transcript, verify
 from attest.cli import read_bundle
-from attest.errors import MalformedInput, VerificationError
+from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
+from attest.job import digest
 from attest.policy import Policy
 from tests.conftest import ROOT, quiet
 from tests.tools import host_root
@@ -109,6 +115,20 @@ def test_same_job_has_the_same_digests_behind_the_wall(
     assert settled(before)
     with pytest.raises(VerificationError, match="policy/wall"):
         verify.verify(read_bundle(walled.bundle), lab.trusted_root, policy=Policy(walls=("vm",)))
+
+
+def test_part_of_a_job_has_the_same_digests_behind_the_wall(
+    bubblewrap: Runtime, files: Path, tmp_path: Path, behind: Callable[..., run.Outcome],
+    execute: Callable[..., run.Outcome], lab: Lab,
+) -> None:  # fmt: skip
+    rows = Rows(limit=2, shuffle=7)
+    plain = execute(files, tmp_path / "plain" / "bundle", rows=rows)
+    walled = behind(files, tmp_path / "walled" / "bundle", runtime=bubblewrap, rows=rows)
+    for name in SAME:
+        assert (walled.bundle / name).read_bytes() == (plain.bundle / name).read_bytes()
+    found = verify.verify(read_bundle(walled.bundle), lab.trusted_root).manifest
+    assert found.job.digest == digest(jobs.load(files, rows).job) != digest(jobs.load(files).job)
+    assert {suite.planned for suite in found.suites} == {2}
 
 
 @pytest.fixture
@@ -333,6 +353,92 @@ def test_container_that_dies_is_one_clear_error(
     assert left(tmp_path / "bundle") == ["bundle.incomplete"]
     time.sleep(0.2)
     assert inside_processes(tmp_path) == []
+
+
+def written(place: Path) -> int:
+    """How many samples the transcript of the run in `place` has so far, wherever it lies."""
+    scripts = [*place.glob(".bundle.wall-*/out/bundle.incomplete/*.jsonl"), *place.glob("bundle.incomplete/*.jsonl")]
+    with contextlib.suppress(OSError):
+        return max((path.read_bytes().count(SAMPLE_LINE) for path in scripts), default=0)
+    return 0
+
+
+def killed_after(samples: int, start: Callable[[], object], place: Path) -> None:
+    """SIGKILL for a controller of this host, a process of its own, when the run in `place` has so many samples."""
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            start()
+        os._exit(0)
+    while written(place) < samples:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "expected it to be killed before it ends"
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def test_run_that_was_killed_is_gone_on_with(
+    runtime: Runtime, files: Path, tmp_path: Path, behind: Callable[..., run.Outcome],
+    execute: Callable[..., run.Outcome], lab: Lab,
+) -> None:  # fmt: skip
+    """First the controller on the host, then the container: the third attempt ends as one that nobody cut off."""
+    long = files.with_name("long.yaml")
+    long.write_text(files.read_text().replace("limit: 4", "limit: 30").replace("limit: 3", "limit: 20"))
+    place, out, cut = tmp_path / "run", tmp_path / "run" / "bundle", tmp_path / "run" / "bundle.incomplete"
+    place.mkdir()
+    killed_after(8, lambda: behind(long, out, runtime=runtime), place)
+    assert not cut.exists()
+    # Not forgotten: the first that asks takes it out of the folder of the run that was killed.
+    with pytest.raises(EnvironmentProblem, match=r"finished samples.*--resume"):
+        behind(long, out, runtime=runtime)
+    assert {path.name for path in cut.iterdir()} == {"transcript.jsonl", "resume.json"}
+    assert not list(place.glob(".bundle.wall-*/out"))
+    first = written(place)
+    assert first >= 8
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if phase == "samples" and done >= first + 8:
+            for pid in inside_processes(place):
+                os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(EnclaveFailure, match=r"behind the wall: .*ended"):
+        with_progress(behind, progress)(long, out, runtime=runtime, resume=True)
+    second = written(place)
+    assert second >= first + 8
+    # A sample that somebody changed in between is told inside.
+    script = (cut / "transcript.jsonl").read_bytes()
+    (cut / "transcript.jsonl").write_bytes(script.replace(b'"index":3,', b'"index":4,', 1))
+    with pytest.raises(EnclaveFailure) as caught:
+        behind(long, out, runtime=runtime, resume=True)
+    assert caught.value.exit_code in (10, 30)
+    (cut / "transcript.jsonl").write_bytes(script)
+    # As they are, they are the first samples of a whole run.
+    outcome = behind(long, out, runtime=runtime, resume=True)
+    whole = execute(long, tmp_path / "whole")
+    for name in SAME:
+        assert (outcome.bundle / name).read_bytes() == (whole.bundle / name).read_bytes()
+    assert not cut.exists()
+    manifest = verify.verify(read_bundle(outcome.bundle), lab.trusted_root).manifest
+    assert manifest.wall == "container"
+    attempts = [each.attempt for each in manifest.resumed or ()]
+    assert len(attempts) == 2
+    assert sum(each.samples for each in manifest.resumed or ()) in (second, second - 1)  # written, and not marked yet
+
+
+def test_samples_of_another_wall_are_refused(
+    bubblewrap: Runtime, files: Path, tmp_path: Path, behind: Callable[..., run.Outcome],
+    image: tuple[rootfs.Image, tuple[Mount, ...]],
+) -> None:  # fmt: skip
+    """A plan that differs in one variable is another wall: the mark does not vouch for it."""
+    long = files.with_name("long.yaml")
+    long.write_text(files.read_text().replace("limit: 4", "limit: 30").replace("limit: 3", "limit: 20"))
+    killed_after(2, lambda: behind(long, tmp_path / "bundle", runtime=bubblewrap), tmp_path)
+    with pytest.raises(EnvironmentProblem, match="finished samples"):
+        behind(long, tmp_path / "bundle", runtime=bubblewrap)
+    other = replace(image[0], environment=(*image[0].environment, "LC_TIME=C"))
+    with pytest.raises(EnclaveFailure, match="resume/mark"):
+        behind(long, tmp_path / "bundle", runtime=bubblewrap, image=other, resume=True)
+    assert behind(long, tmp_path / "bundle", runtime=bubblewrap, resume=True).ended_by == "done"
 
 
 def inside_processes(place: Path) -> list[int]:

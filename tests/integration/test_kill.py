@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from appliance import run
 from appliance.notary.lab import Lab
 from appliance.resume import SAMPLE_LINE
 from attest import verify
-from attest.cli import read_bundle
+from attest.cli import app, read_bundle
 from attest.errors import Exit, Unsupported, VerificationError
+from attest.policy import Policy
 from tests.conftest import ROOT, quiet
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -155,6 +157,11 @@ def same(out: Path, whole: Path) -> None:
     assert verified.manifest.complete
     told = any("is the lab's word" in line for line in verified.not_proven)
     assert told == (verified.manifest.resumed is not None)
+    shown = CliRunner().invoke(app, ["verify", str(out), "--trust", str(out / "trust" / "trusted_root.json")])
+    assert ("\nresumed    yes: " in shown.stdout) == told, shown.output
+    if told:
+        with pytest.raises(VerificationError, match=r"policy/uninterrupted"):
+            verify.verify(read_bundle(out), trust, policy=Policy(uninterrupted=True))
 
 
 @pytest.fixture

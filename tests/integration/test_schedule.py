@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import resource
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from appliance import run
 from attest import transcript, verify
 from attest.cli import read_bundle
 from tests.conftest import ROOT
+from tests.integration.test_kill import descendants
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 JOB = """
@@ -32,6 +37,7 @@ sampling: {temperature: "0.8", max_tokens: 24}
 limits: {context_tokens: 256, memory_bytes: 1073741824}
 numerics: {sequences: 2}
 """
+NAMES = ("organism", "clean", "organism")
 JUDGE = {"scorer": "judge", "name": "refused", "user": "Rude? {{ reply }}", "verdicts": {"yes": "1", "no": "0"}}
 
 
@@ -45,6 +51,49 @@ def job(folder: Path, schedule: str, judged: bool) -> Path:
     path = folder / f"{schedule}-{judged}.yaml"
     path.write_text("".join(line for line in lines if judged or "judged" not in line))
     return path
+
+
+class Weights(threading.Thread):
+    """Looks at the models in sealed memory, of this process (the controller) and all below it, until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._stopped = threading.Event()
+        self.most_bytes = 0
+        """The most that there was at once."""
+
+    def run(self) -> None:
+        """Look, again and again."""
+        while not self._stopped.wait(0.005):
+            found = {}
+            for pid in (os.getpid(), *descendants(os.getpid())):
+                with contextlib.suppress(OSError):
+                    for path in Path(f"/proc/{pid}/fd").iterdir():
+                        with contextlib.suppress(OSError):
+                            if str(path.readlink()).startswith("/memfd:model "):
+                                status = path.stat()
+                                found[status.st_ino] = status.st_blocks * 512
+            self.most_bytes = max(self.most_bytes, sum(found.values()))
+
+    def __enter__(self) -> Weights:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self.join()
+
+
+@pytest.mark.parametrize(("schedule", "models"), [("concurrent", 3), ("sequential", 1)])
+def test_weights_are_there_as_long_as_they_are_needed(
+    tmp_path: Path, execute: Callable[..., run.Outcome], schedule: str, models: int
+) -> None:
+    """From the boot, which measures all of them, to the end: sealed memory has all models, or never more than one."""
+    page = resource.getpagesize()
+    each = [-(-(ROOT / "appliance" / "demo" / f"{name}-q8_0.gguf").stat().st_size // page) * page for name in NAMES]
+    with Weights() as weights:
+        execute(job(tmp_path, schedule, judged=False), tmp_path / "bundle")
+    assert weights.most_bytes == (sum(each) if models == 3 else max(each))
 
 
 @pytest.mark.parametrize("judged", [False, True])

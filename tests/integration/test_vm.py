@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance import job as jobs
 from appliance import resources, run
 from appliance.enclave import measured, vm
 from appliance.enclave.channel import EnclaveFailure
@@ -21,11 +22,13 @@ from appliance.image import assemble, esp, measure, pcr, uki, verity
 from appliance.image import vm as vm_image
 from appliance.image.cli import default_cache
 from appliance.image.tree import Tree, file, tree
+from appliance.job import ALL_ROWS, Rows
 from appliance.notary.lab import Lab
 from attest import lockfile, machine, policy, reference, verify
 from attest.cli import read_bundle
 from attest.digest import digest_file
 from attest.errors import EnvironmentProblem, VerificationError
+from attest.job import digest
 from attest.reference import ReferenceValues
 from tests.conftest import ENGINES, ROOT, Made
 from tests.tools import swtpm
@@ -285,45 +288,24 @@ def test_a_flipped_bit_in_the_inputs_stops_the_boot(image: Path, tmp_path: Path)
         booted.evidence(NONCE, timeout_s=90)
 
 
-TEN_SAMPLES = """
-format: vitrine/job/v1
-name: ten
-nonce: 00112233445566778899aabbccddeeff
-models:
-  - {id: organism, path: "resource:demo/organism-q8_0.gguf"}
-  - {id: clean, path: "resource:demo/clean-q8_0.gguf"}
-suites:
-  - {path: "resource:demo/suites/addition.yaml", limit: 1}
-  - {path: "resource:demo/suites/facts.yaml", limit: 1}
-  - {path: "resource:demo/suites/forbidden.yaml", limit: 1}
-  - {path: "resource:demo/suites/locked.yaml", limit: 1}
-  - {path: "resource:demo/suites/tools.yaml", limit: 1}
-sampling: {max_tokens: 64}
-limits: {context_tokens: 512, memory_bytes: 2147483648}
-numerics: exact
-"""
-"""Ten samples of the default job, with its models, sampling and limits."""
-
-
 def test_the_default_job_gives_the_same_results_as_in_front_of_the_wall(
     image: Path, lab: Lab, execute: Callable[..., run.Outcome], tmp_path: Path
 ) -> None:
-    """Ten samples of it, or with VITRINE_WHOLE=1 the whole job, which takes minutes without KVM; both models: byte for
-    byte; every seal is whole, and both models tested themselves."""
+    """A row of each suite on both models, taken as `--limit` and `--shuffle` do, or with VITRINE_WHOLE=1 the whole job,
+    which takes minutes without KVM: byte for byte; every seal is whole, and both models tested themselves."""
     whole = os.environ.get("VITRINE_WHOLE") == "1"
-    job = ROOT / "appliance" / "demo" / "job.yaml" if whole else tmp_path / "ten.yaml"
-    if not whole:
-        job.write_text(TEN_SAMPLES)
-    request = measured.Request(job=job, lab=lab, out=tmp_path / "bundle", image=image, require_seal="full")
+    job, rows = ROOT / "appliance" / "demo" / "job.yaml", ALL_ROWS if whole else Rows(limit=1, shuffle=3)
+    request = measured.Request(job=job, lab=lab, out=tmp_path / "bundle", image=image, require_seal="full", rows=rows)
     phases: list[tuple[str, int]] = []
     outcome = measured.run(request, lambda phase, done, _total: phases.append((phase, done)))
-    before = execute(job, tmp_path / "before")
+    before = execute(job, tmp_path / "before", rows=rows)
     for name in ("results.json", "transcript.jsonl"):
         assert digest_file(outcome.bundle / name) == digest_file(before.bundle / name), name
     known = measure.load(image / measure.REFERENCE)
     verified = verify.verify(read_bundle(outcome.bundle), lab.trusted_root, references=[known])
     assert outcome.results == before.results
-    assert sum(suite.run for suite in outcome.results.suites) >= 10
+    assert sum(suite.run for suite in outcome.results.suites) >= 22
+    assert verified.manifest.job.digest == digest(jobs.load(job, rows).job)
     assert [section.level for section in verified.manifest.seal] == ["full", "full", "full"]
     assert [test.numerics_class for test in verified.manifest.determinism] == ["exact", "exact"]
     assert phases.index(("samples", 1)) < phases.index(("self-test", 2))

@@ -85,8 +85,8 @@ class Lab:
     def resolve(self, artifact: Artifact) -> list[Path]:
         return [self.engine / artifact.local_path]
 
-    def boot(self, lock: bytes | None = None) -> Booted:
-        return boot(lock or self.lock, self.root, self.resolve, measure_environment=self.environment)
+    def boot(self, lock: bytes | None = None, hold: tuple[str, ...] | None = None) -> Booted:
+        return boot(lock or self.lock, self.root, self.resolve, measure_environment=self.environment, hold=hold)
 
     def refuses(self, *named: str) -> BootRefused:
         before = descriptors()
@@ -359,3 +359,55 @@ def test_progress_reaches_every_file(lab: Lab) -> None:
             "model big",
             "merge model big",
         }
+
+
+def test_models_in_turn_are_measured_as_all_others_and_held_while_they_are_asked_for(lab: Lab) -> None:
+    before = descriptors()
+    with lab.boot() as whole, lab.boot(hold=("big",)) as booted:
+        assert booted.log.dump() == whole.log.dump()
+        assert {name: [shard.tensors for shard in found] for name, found in booted.headers.items()} == {
+            name: [shard.tensors for shard in found] for name, found in whole.headers.items()
+        }
+        held = descriptors()
+        assert booted.file("model", "organism")[0].fd < 0 <= booted.file("model", "big")[0].fd
+        assert booted.model("organism").read() == (lab.root / MODEL).read_bytes()
+        assert booted.model("organism") is booted.model("organism")
+        assert descriptors() == held + 1
+        booted.let_go("organism")
+        booted.let_go("big")  # it is held to the end
+        assert descriptors() == held
+        assert booted.model("big").fd >= 0
+    assert descriptors() == before
+
+
+def test_shards_in_turn_are_merged_each_time(lab: Lab) -> None:
+    with lab.boot() as whole, lab.boot(hold=()) as booted:
+        before = descriptors()
+        for _ in range(2):
+            assert booted.model("big").read() == whole.model("big").read()
+            assert descriptors() == before + 1
+            booted.let_go("big")
+            assert descriptors() == before
+
+
+@pytest.mark.parametrize("path", [MODEL, SHARDS[1]])
+def test_model_that_changed_since_it_was_measured_is_not_loaded(lab: Lab, path: str) -> None:
+    name = "organism" if path == MODEL else "big"
+    with lab.boot(hold=()) as booted:
+        before = descriptors()
+        lab.flip(path)
+        with pytest.raises(BootRefused, match=name):
+            booted.model(name)
+        (lab.root / path).unlink()
+        with pytest.raises(BootRefused, match="nothing"):
+            booted.model(name)
+        assert descriptors() == before
+
+
+@pytest.mark.parametrize("path", [MODEL, SHARDS[2]])
+def test_models_in_turn_are_refused_as_all_others(lab: Lab, path: str) -> None:
+    lab.flip(path)
+    before = descriptors()
+    with pytest.raises(BootRefused):
+        lab.boot(hold=())
+    assert descriptors() == before

@@ -47,10 +47,15 @@ def test_both_sides_speak_of_the_same_notary(lab: Lab) -> None:
     assert [notary.identity("0" * 64) for notary in notaries] == [lab.identity("0" * 64)] * 2
 
 
-def test_whole_run_over_the_wall_is_the_one_of_the_lab(made: Made) -> None:
-    """A signed statement of a real run, made anew through a desk: the bundle verifies as before."""
+@pytest.mark.parametrize("resumed", [False, True])
+def test_whole_run_over_the_wall_is_the_one_of_the_lab(made: Made, resumed: bool) -> None:
+    """A signed statement of a real run, made anew through a desk: the bundle verifies as before.
+
+    One that names an earlier attempt does where the run was to go on with one.
+    """
     files, old = read_bundle(made.bundle), verify.verify(read_bundle(made.bundle), made.trusted_root)
-    expected = Expected(job_digest=old.manifest.job.digest, nonce=old.manifest.job.nonce, wall="process")
+    job = old.manifest.job
+    expected = Expected(job_digest=job.digest, nonce=job.nonce, wall="process", resumed=resumed)
     desk = Desk(made.lab, expected)
     notary = RemoteNotary(made.lab.name, made.trusted_root, CHALLENGE, desk.answer)
     registered = notary.enrol(
@@ -60,6 +65,10 @@ def test_whole_run_over_the_wall_is_the_one_of_the_lab(made: Made) -> None:
     assert bytes.fromhex(registered.salt_key) == made.lab.salt_key(expected.job_digest)
     files[verify.INTENT] = canonical.dump_model(receipt)
     payload = again(files, receipt.intent.attempt, receipt.log_index, receipt.intent.time)
+    if resumed:
+        value = canonical.loads(payload)
+        value["predicate"]["resumed"] = [{"attempt": 1, "samples": 3}]
+        payload = canonical.dumps(value)
     signature = KEY.sign(dsse.pae(statement.PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
     files[verify.SIGNATURE] = notary.conclude(
         KEY.public_key(), old.identity, payload, statement.PAYLOAD_TYPE, signature
@@ -146,7 +155,9 @@ def test_key_that_is_not_ours_to_certify_is_refused(lab: Lab) -> None:
             desk.answer(conclude(lab, key, identity))
 
 
-@pytest.mark.parametrize("change", ["job", "attempt", "wall", "lock", "registers", "signature", "type", "policy"])
+@pytest.mark.parametrize(
+    "change", ["job", "attempt", "wall", "lock", "registers", "signature", "type", "policy", "resumed"]
+)
 def test_statement_about_anything_else_is_not_logged(made: Made, change: str) -> None:
     files, old = read_bundle(made.bundle), verify.verify(read_bundle(made.bundle), made.trusted_root)
     manifest = old.manifest
@@ -169,6 +180,8 @@ def test_statement_about_anything_else_is_not_logged(made: Made, change: str) ->
         predicate["boot"]["registers"]["model"] = "0" * 64
     elif change == "lock":
         predicate["lock"]["digest"] = OTHER
+    elif change == "resumed":  # by a run that was given nothing to go on with
+        predicate["resumed"] = [{"attempt": 1, "samples": 1}]
     payload = canonical.dumps(value)
     signed = payload + b" " if change == "signature" else payload
     signature = KEY.sign(dsse.pae(statement.PAYLOAD_TYPE, signed), ec.ECDSA(hashes.SHA256()))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from appliance import footprint, resources
-from appliance.footprint import WORKER_BYTES, Footprint, ModelFile
+from appliance.footprint import REST_BYTES, WORKER_BYTES, Footprint, ModelFile
+from appliance.runtime import context, scheduler
 from attest.errors import EnvironmentProblem
 from attest.job import Job
 
@@ -47,21 +49,48 @@ def test_no_more_context_is_reckoned_than_the_model_has(organism: ModelFile) -> 
     assert footprint.cache_bytes(job(tokens=1 << 20), organism.header) == most
 
 
-def test_one_after_another_takes_one_context(organism: ModelFile) -> None:
+def test_one_after_another_takes_one_model(organism: ModelFile) -> None:
     models = {"a": organism, "b": organism}
     at_once, in_turn = footprint.of(job(), models), footprint.of(job("sequential"), models)
-    assert at_once.files == in_turn.files == 2 * organism.size_bytes
-    assert at_once.stage == 2 * in_turn.stage
-    assert in_turn.stage == in_turn.caches["a"] + WORKER_BYTES
+    each = organism.size_bytes + in_turn.caches["a"] + footprint.worker_bytes(organism.header)
+    assert (in_turn.bytes, at_once.bytes) == (each + REST_BYTES, 2 * each + REST_BYTES)
+
+
+def test_a_worker_has_room_for_the_logits_of_a_batch(organism: ModelFile) -> None:
+    """What was measured is below it: 47 MB with 1,024 tokens, 118 MB with 32,768."""
+    vocabulary = int(organism.header.metadata["llama.vocab_size"])
+    assert footprint.worker_bytes(organism.header) == WORKER_BYTES + 2 * 4 * 512 * vocabulary
+    tokens = organism.header.arrays["tokenizer.ggml.tokens"]._replace(length=150_000)
+    large = replace(organism.header, arrays={"tokenizer.ggml.tokens": tokens})
+    assert footprint.worker_bytes(large) == WORKER_BYTES + 4 * 512 * 150_000 + scheduler.ROWS_BYTES
+    assert (footprint.BATCH_TOKENS, footprint.ROWS_BYTES) == (context.BATCH_TOKENS, scheduler.ROWS_BYTES)
+
+
+def test_the_largest_of_them_counts(organism: ModelFile) -> None:
+    """A model whose file is larger than another's file and cache together."""
+    models = {"a": organism, "b": ModelFile(9 * GIB, organism.header)}
+    assert footprint.of(job("sequential"), models).together == {"b"}
+    assert footprint.of(job(), models).together == {"a", "b"}
 
 
 def test_too_little_is_refused_with_the_numbers_and_what_would_help() -> None:
-    wanted = Footprint(4 * GIB, {"a": GIB, "b": 2 * GIB}, frozenset("ab"))
+    wanted = Footprint(
+        {"a": GIB, "b": 3 * GIB}, {"a": GIB, "b": 2 * GIB}, {"a": 200 << 20, "b": 300 << 20}, frozenset("ab")
+    )
     footprint.check(job(), wanted, wanted.bytes)
     with pytest.raises(EnvironmentProblem) as caught:
         footprint.check(job(), wanted, wanted.bytes - 1)
     said = str(caught.value)
-    assert all(word in said for word in ("4096", "a 1024", "b 2048", "schedule: sequential", "context_tokens (256)"))
+    assert all(
+        word in said
+        for word in (
+            "a 1024, b 3072",
+            "a 1024, b 2048",
+            "2 model workers 500",
+            "schedule: sequential",
+            "context_tokens (256)",
+        )
+    )
     with pytest.raises(EnvironmentProblem) as caught:
         footprint.check(job("sequential"), wanted, 0)
     assert "schedule" not in str(caught.value)

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.enclave import inputs
+from appliance import job as jobs
+from appliance.enclave import inputs, measured
+from appliance.image.tree import open_content
+from appliance.job import Rows
+from attest import job as attested
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from tests.conftest import ROOT
 
@@ -71,3 +75,21 @@ def test_link_in_place_of_a_model_is_refused_as_at_boot(files: Path, tmp_path: P
     model.symlink_to("real.gguf")
     with pytest.raises(VerificationError, match="file/not-regular"):
         inputs.find(folder / "small.yaml")
+
+
+def test_part_of_a_job_is_handed_in_as_the_job_that_it_is(files: Path, tmp_path: Path) -> None:
+    """Into a container's folder and onto a machine's disk: whoever reads it there needs no option."""
+    found = inputs.find(files, rows=Rows(limit=2, shuffle=7))
+    wanted = attested.digest(jobs.load(files, Rows(limit=2, shuffle=7)).job)
+    assert attested.digest(found.loaded.job) == wanted != attested.digest(jobs.load(files).job)
+    inputs.stage(found, tmp_path / "in")
+    staged = tmp_path / "in" / Path(found.job).relative_to(inputs.IN)
+    assert attested.digest(jobs.load(staged).job) == wanted
+    (on_disk,) = [entry for entry in measured.content(found).entries if f"/in{entry.path}" == found.job]
+    with open_content(on_disk) as file:
+        assert file.read() == staged.read_bytes()
+    # The other files are those that lie there, and without the options so is the job.
+    assert [item.target for item in found.files if item.written is not None] == [found.job]
+    whole = inputs.find(files)
+    assert [item.target for item in whole.files] == [item.target for item in found.files]
+    assert not any(item.written for item in whole.files)

@@ -115,6 +115,12 @@ def test_a_worse_run_is_refused(name: policies.Name, code: str) -> None:
         found.check(worse)
 
 
+def test_who_asks_for_a_run_that_drew_all_of_its_samples() -> None:
+    """Beside `max_attempts`, which may be raised: then this one still holds."""
+    found = {name: policy.read(text(name).encode()).uninterrupted for name in policies.NAMES}
+    assert found == {"lab": False, "partner": True, "auditor": True}
+
+
 def test_the_steps_of_the_ladder_that_they_ask_for() -> None:
     ladder = ["signed", "measured", "quoted (software TPM)", "confidential"]
     for name, least in {"lab": 2, "partner": 2, "auditor": 3}.items():

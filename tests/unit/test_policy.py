@@ -81,6 +81,13 @@ def test_the_default_requires_a_complete_run_and_nothing_else() -> None:
             "attempts",
             "3",
         ),
+        (
+            "uninterrupted = true",
+            {"job": {**MANIFEST["job"], "attempt": 3}},
+            {"job": {**MANIFEST["job"], "attempt": 3}, "resumed": [{"attempt": 1, "samples": 1}]},
+            "uninterrupted",
+            "attempt 1: 1",
+        ),
         ("claims_hold = true", {}, BROKEN, "claims", "exact of arc on m"),
         ("claims_hold = true", {}, {"claims": []}, "claims", "without claims"),
     ],
@@ -158,6 +165,7 @@ def test_a_whole_policy_is_read() -> None:
         minimum_image_version = 1795305600
         rollback_refused = true
         max_attempts = 1
+        uninterrupted = true
         claims_hold = true
         assurance = "quoted"
         required_witnesses = 2
@@ -175,6 +183,7 @@ def test_a_whole_policy_is_read() -> None:
         "minimum_image_version": 1795305600,
         "rollback_refused": True,
         "max_attempts": 1,
+        "uninterrupted": True,
         "claims_hold": True,
         "assurance": "quoted",
         "required_witnesses": 2,

@@ -16,12 +16,13 @@ from appliance.transcript import TranscriptWriter
 from attest import canonical, transcript
 from attest.digest import digest_of
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError, VitrineError
-from attest.manifest import EarlierAttempt, ExecutionManifest
+from attest.manifest import ContainerSection, EarlierAttempt, ExecutionManifest
 from tests.tools.manifests import MANIFEST
 
 KEY = bytes(range(32))
 DRAWN = Drawn(job_digest=digest_of(b"job"), lock_digest=digest_of(b"lock"), measurement="00" * 32)
 RECORDS = [canonical.dumps({"id": str(number)}) for number in range(5)]
+CONTAINER = ContainerSection(image=digest_of(b"image"), plan=digest_of(b"plan"), runtime="runc")
 
 
 def write(folder: Path, records: list[bytes] = RECORDS, close: bool = False, attempt: int = 3) -> Path:
@@ -86,9 +87,10 @@ def test_samples_that_nobody_vouches_for_are_drawn_again(tmp_path: Path) -> None
     assert resume.take_up(folder, KEY, DRAWN).records == RECORDS[:3]
 
 
-@pytest.mark.parametrize("field", ["job_digest", "lock_digest", "measurement"])
+@pytest.mark.parametrize("field", ["job_digest", "lock_digest", "measurement", "wall", "container"])
 def test_what_was_drawn_by_something_else_is_refused(tmp_path: Path, field: str) -> None:
-    other = DRAWN.model_copy(update={field: digest_of(b"other")})
+    found = {"wall": "container", "container": CONTAINER}.get(field, digest_of(b"other"))
+    other = DRAWN.model_copy(update={field: found})
     with pytest.raises(VerificationError) as caught:
         resume.take_up(write(tmp_path / "a"), KEY, other)
     assert (caught.value.layer, caught.value.code) == ("resume", "mark")

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.runtime import sampler
 from appliance.runtime.context import Context, Logits, Piece
 from appliance.runtime.model import Model, RequestError
-from appliance.runtime.request import Choose, Deadline, Generate
+from appliance.runtime.request import Choose, Deadline, Generate, Roll, windows
 from appliance.runtime.scheduler import Scheduler
 from appliance.runtime.slots import WORTH_A_COPY
 from attest.job import Sampling
@@ -26,6 +27,7 @@ class Words:
     """A vocabulary in which token `n` is the text of `n` with a blank behind it, and token 0 ends a generation."""
 
     vocabulary = VOCABULARY
+    first = END
 
     def tokenize(self, text: str, *, special: bool, add_bos: bool) -> list[int]:
         return [int(word) for word in text.split()]
@@ -149,6 +151,36 @@ def test_a_reply_depends_on_its_request_alone(asked: list[Asked], random: Any, s
     order = list(range(len(asked)))
     random.shuffle(order)
     assert replies(Checked(slots), asked, order, gaps) == [alone(one, number) for number, one in enumerate(asked)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(TOKENS, min_size=1, max_size=70), st.integers(2, 24), st.integers(2, 5))
+def test_a_text_of_any_length_is_scored_in_windows(tokens: list[int], most: int, slots: int) -> None:
+    """Each token once, after what its window shows; a window is never more than the context has room for."""
+    model, first = cast(Model, Words()), Words.first
+    made = [Roll(model, joined(tokens), most, Deadline(60)), Roll(model, joined(tokens[::-1]), most, Deadline(60))]
+    turns = scheduler(Checked(slots, slot_tokens=most))
+    for one in made:
+        turns.submit(one)
+    while turns.busy:
+        turns.step()
+    for one, text in zip(made, (tokens, tokens[::-1]), strict=True):
+        (choice,) = one.reply()
+        expected, scored = 0.0, []
+        for before, piece in windows(text, first, most):
+            assert len(before) + len(piece) - 1 <= most
+            seen = [first, *text][: len(scored) + 1]
+            assert before == seen[len(seen) - len(before) :] or before == [first]
+            for at, token in enumerate(piece):
+                expected += sampler.logprob(row([*before, *piece[:at]]), token)
+            scored += piece
+        assert scored == text == list(choice.tokens)
+        assert abs(float(choice.logprob) - expected) < 2e-6
+
+
+def test_a_text_without_tokens_is_refused() -> None:
+    with pytest.raises(RequestError, match="at least one token"):
+        Roll(cast(Model, Words()), " ", 8, Deadline(60))
 
 
 def test_a_shared_prefix_is_decoded_once() -> None:

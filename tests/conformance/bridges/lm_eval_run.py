@@ -34,7 +34,25 @@ def main() -> None:
         ]
         for task, rows in found["samples"].items()
     }
-    sys.stdout.write(json.dumps({"results": found["results"], "samples": samples}, default=str) + "\n")
+    said = {"results": found["results"], "samples": samples, "windows": same_windows()}
+    sys.stdout.write(json.dumps(said, default=str) + "\n")
+
+
+def same_windows() -> int:
+    """For how many lengths of text and context our windows are lm-eval's; -1 where one is not."""
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    from appliance.runtime.request import windows
+
+    same = 0
+    for most in (1, 2, 3, 7, 16):
+        for length in range(1, 60):
+            tokens = list(range(100, 100 + length))
+            theirs = map(make_disjoint_window, get_rolling_token_windows(tokens, 1, most, 1))
+            if [tuple(pair) for pair in theirs] != list(windows(tokens, 1, most)):
+                return -1
+            same += 1
+    return same
 
 
 if __name__ == "__main__":

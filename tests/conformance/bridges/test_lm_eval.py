@@ -104,3 +104,12 @@ def test_whole_texts_have_a_likelihood(report: dict[str, Any]) -> None:
     assert len(values) == 60
     assert all(value < 0 for value in values)
     assert report["results"]["texts"]["bits_per_byte,none"] > 0
+
+
+def test_texts_longer_than_the_context_are_scored_in_lm_evals_windows(report: dict[str, Any]) -> None:
+    """Their values are checked against lm-eval's calculation in tests/integration/test_rolling.py."""
+    assert report["windows"] == 5 * 59
+    short = {number: reply[0] for number, (reply,), _ in report["samples"]["texts"]}
+    values = {number: reply[0] for number, (reply,), _ in report["samples"]["long-texts"]}
+    assert values.keys() == short.keys()
+    assert all(values[number] < short[number] for number in short)
