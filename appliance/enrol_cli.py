@@ -11,16 +11,12 @@ import typer
 from appliance import job as jobs
 from appliance import produce
 from appliance import run as running
+from appliance.commands.hardware import AttesterOption, Hardware, KeyCertificateOption, TdQuoteOption, VcekOption
 from appliance.commands.options import (
-    AttesterOption,
     DataOption,
     EngineOption,
-    Hardware,
-    KeyCertificateOption,
     RequireSealOption,
     SignIncompleteOption,
-    TdQuoteOption,
-    VcekOption,
 )
 from appliance.engine import places
 from appliance.notary import carried, gap

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from appliance import resources
-from appliance.attester.protocol import Attester
 from appliance.seal.requirement import Requirement
 from attest.manifest import Wall
 
@@ -38,39 +34,6 @@ RequireSealOption = Annotated[
     Requirement,
     typer.Option(help="full: refuse to run where a layer of a worker's seal is missing; any: say so."),
 ]
-
-AttesterOption = Annotated[
-    str | None,
-    typer.Option(help="With --wall process, hardware that speaks for the run: auto, or some of tpm,sev-snp,tdx,..."),
-]
-VcekOption = Annotated[Path | None, typer.Option(help="The chip's certificate, where its host hands out none.")]
-TdQuoteOption = Annotated[Path | None, typer.Option(help="On Azure with TDX: the quote of the vTPM's report.")]
-KeyCertificateOption = Annotated[
-    Path | None, typer.Option(help="Of the TPM's attestation key, see `appliance tpm vouch`.")
-]
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """The host's hardware that is to speak for a run, and what its vendors say of it."""
-
-    choice: str
-    """Its names, or `auto`; empty for none."""
-    vcek: Path | None
-    """The chip's certificate."""
-    td_quote: Path | None
-    """The quote of a vTPM's report."""
-    key_certificate: Path | None
-    """The certificate of the TPM's attestation key."""
-
-    @contextmanager
-    def speaking(self) -> Iterator[Attester | None]:
-        """The attester, with its devices open."""
-        from appliance.attester import host  # brings every platform's package
-
-        given = host.read_given(self.vcek, self.td_quote, self.key_certificate)
-        with host.chosen(host.read_choice(self.choice), given) as attester:
-            yield attester
 
 
 def default_job() -> Path:

@@ -12,20 +12,16 @@ from appliance import job as jobs
 from appliance import resume as resuming
 from appliance import run as running
 from appliance.commands import engine as engines
+from appliance.commands.hardware import AttesterOption, Hardware, KeyCertificateOption, TdQuoteOption, VcekOption
 from appliance.commands.options import (
-    AttesterOption,
     DataOption,
     EngineOption,
-    Hardware,
     JobArgument,
     JsonOption,
-    KeyCertificateOption,
     PassphraseOption,
     RequireSealOption,
     RuntimeOption,
     SignIncompleteOption,
-    TdQuoteOption,
-    VcekOption,
     check_wall,
     default_job,
     now,

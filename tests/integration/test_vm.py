@@ -314,16 +314,18 @@ def test_the_default_job_gives_the_same_results_as_in_front_of_the_wall(
     assert verified.machine == known.image
 
 
-ONE_SAMPLE = (
-    TEN_SAMPLES[: TEN_SAMPLES.index("  - {id: clean")].replace("name: ten", "name: one")
-    + """
+ONE_SAMPLE = """
+format: vitrine/job/v1
+name: one
+nonce: 00112233445566778899aabbccddeeff
+models:
+  - {id: organism, path: "resource:demo/organism-q8_0.gguf"}
 suites:
   - {path: "resource:demo/suites/addition.yaml", limit: 1}
 sampling: {max_tokens: 16}
 limits: {context_tokens: 512, memory_bytes: 2147483648}
 numerics: exact
 """
-)
 
 
 def test_a_machine_with_a_memory_refuses_an_older_lock_and_an_older_image(
