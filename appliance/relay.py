@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from appliance.frames import ChannelError, Frame, Kind, Reader, pack, write_all, write_some
 from appliance.programs import PROGRAMS
 from appliance.redact import Discretion
 from appliance.seal.launch import Worker
 from appliance.selftests import TIMEOUT_S
-from appliance.transcript import TranscriptWriter
 from attest import canonical
 from attest.canonical import Model
 from attest.errors import MalformedInput
@@ -170,10 +169,20 @@ class Station:
         return WorkerFailure(self.name, f"{problem}; {state}", words=words)
 
 
+class Records(Protocol):
+    """Where sample records go."""
+
+    samples: list[bytes]
+    """Those so far, in order."""
+
+    def sample(self, record: bytes) -> None:
+        """Take one. Raises `MalformedInput` where it has not the form it should have."""
+
+
 def relay(
     evals: Station,
     models: Sequence[Station | None],
-    writer: TranscriptWriter,
+    writer: Records,
     *,
     sample_timeout_s: float,
     end: float,
@@ -291,7 +300,7 @@ def _watch_writers(selector: selectors.BaseSelector, stations: Sequence[Station]
             selector.unregister(station.worker.requests)
 
 
-def finish(evals: Station, writer: TranscriptWriter, timeout_s: float = 60.0) -> bytes:
+def finish(evals: Station, writer: Records, timeout_s: float = 60.0) -> bytes:
     """Tell the eval worker to stop; the results of what there is. Raises `WorkerFailure`."""
     evals.forward(Frame(Kind.STOP, 0, b"{}"))
     end = time.monotonic() + timeout_s
@@ -336,7 +345,7 @@ def _from_evals(
     frame: Frame,
     evals: Station,
     models: Sequence[Station | None],
-    writer: TranscriptWriter,
+    writer: Records,
     waiting: Waiting,
     timeout_s: float,
     on_sample: Callable[[], None],
@@ -369,7 +378,7 @@ def _from_model(frame: Frame, route: int, model: Station, evals: Station, waitin
     evals.forward(Frame(Kind.REPLY, route, frame.payload, frame.tag))
 
 
-def _store(frame: Frame, evals: Station, writer: TranscriptWriter) -> None:
+def _store(frame: Frame, evals: Station, writer: Records) -> None:
     try:
         writer.sample(frame.payload)
     except MalformedInput as error:

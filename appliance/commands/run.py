@@ -14,6 +14,7 @@ from appliance import job as jobs
 from appliance import resume as resuming
 from appliance import run as running
 from appliance.attester.protocol import Attester
+from appliance.commands import dry_run as dry
 from appliance.commands import engine as engines
 from appliance.commands.options import (
     DataOption,
@@ -33,6 +34,7 @@ from appliance.image.measure import REFERENCE
 from appliance.notary import keys
 from appliance.notary import lab as labs
 from appliance.notary.protocol import Notary
+from appliance.prepare import Inputs
 from appliance.progress import Reporter
 from appliance.seal.requirement import Requirement
 from attest import console, lockfile
@@ -192,6 +194,16 @@ def run(
         typer.Option(metavar="POLICY", help="Register and certify the run only when this policy accepts it."),
     ] = None,
     capsule: Annotated[Path | None, typer.Option(help="With --appraise, collateral: see `attest capsule`.")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan, the first prompts and their tokens; run and sign nothing."),
+    ] = False,
+    prompts: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="With --dry-run, how many samples of each suite are shown; 1 by default."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a job in sealed workers, offline, and leave a signed bundle. `appliance doctor` says what this host can do.
@@ -204,6 +216,8 @@ def run(
 
         appliance run examples/jobs/gsm8k.yaml --data ../data --limit 20 --shuffle 7 --out bundles/try
 
+        appliance run examples/jobs/gsm8k.yaml --data ../data --dry-run --prompts 2
+
         appliance run examples/jobs/gsm8k.yaml --data ../data --resume bundles/gsm8k.incomplete
 
         appliance run --wall container --image build/image/cpu
@@ -214,6 +228,8 @@ def run(
     """
     if capsule is not None and appraise is None:
         raise typer.BadParameter("expected it beside --appraise", param_hint="--capsule")
+    if prompts is not None and not dry_run:
+        raise typer.BadParameter("expected it beside --dry-run", param_hint="--prompts")
     check_wall(wall, engine=engine, image=image, runtime=runtime, tpm=tpm_state, attester=attester)
     hardware = Hardware(attester or "", vcek, td_quote, key_certificate)
     path = job or default_job()
@@ -226,6 +242,24 @@ def run(
     if resume is not None:
         out = _resumed_out(resume, out, wall, attester)
     out = out or running.default_out(loaded.job.name)
+    if dry_run:
+        refused = {
+            "--resume": resume,
+            "--attester": attester,
+            "--appraise": appraise,
+            "--sign-incomplete": sign_incomplete,
+            "--wall": wall != "process",
+        }
+        if given := [option for option, value in refused.items() if value]:
+            raise typer.BadParameter(
+                "a dry run shows prompts on this terminal, and asks no lab: leave it out", param_hint=given
+            )
+        folder = engines.folder_or_build(engine, loaded.job.numerics.profile)
+        inputs = Inputs(
+            job=path, engine=folder, out=out, lock=lock, data=tuple(data or ()), require_seal=require_seal, rows=rows
+        )
+        dry.show(inputs, shown=1 if prompts is None else prompts, as_json=as_json)
+        return
     asked = Asked(
         path,
         lab,

@@ -4,6 +4,8 @@
 2. answer the first request alone, so that a run shows early what it does
 3. test on this host that the numerics contract holds, and report it
 4. take what has come, do one turn of the scheduler, send what has ended; and again
+
+In a dry run it makes prompts instead (`appliance.runtime.preview`).
 """
 
 from __future__ import annotations
@@ -14,19 +16,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from appliance.frames import Frame, Kind
-from appliance.runtime import binding, selftest
+from appliance.runtime import binding, preview, selftest
 from appliance.runtime.chat import ChatTemplateError
 from appliance.runtime.context import Context
-from appliance.runtime.gbnf import GrammarError
-from appliance.runtime.grammar import Constraint, Grammars, Pieces
 from appliance.runtime.model import Model, RequestError
-from appliance.runtime.request import Choose, Deadline, Generate, Request
+from appliance.runtime.reading import Reading, explain
+from appliance.runtime.request import Generate, Request
 from appliance.runtime.scheduler import Finished, Scheduler
 from appliance.worker import Link, main
 from attest import canonical
 from attest.errors import EnvironmentProblem, MalformedInput, Unsupported
-from attest.job import Numerics, Sampling
-from attest.sample import Message
+from attest.job import Numerics
 
 LEAST_SLOTS = 2
 """Copying a prefix takes two, also where samples run one at a time."""
@@ -46,8 +46,13 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], library: A
     threads = min(numerics.threads, len(os.sched_getaffinity(0)))
     # 1. The model.
     with _explained(config["id"]):
-        model = Model(library, fds["model"])
+        model = Model(library, fds["model"], vocabulary_only=config["dry_run"])
         context_tokens = min(config["context_tokens"], model.trained_tokens or config["context_tokens"])
+    if config["dry_run"]:
+        link.send(Kind.READY, b"")
+        preview.work(link, model, context_tokens)
+        return
+    with _explained(config["id"]):
         context = Context(
             model,
             slots=max(numerics.sequences, LEAST_SLOTS),
@@ -85,10 +90,8 @@ class Desk:
 
     def __init__(self, link: Link, model: Model, context: Context, context_tokens: int) -> None:
         self._link = link
-        self._model = model
-        self._context_tokens = context_tokens
+        self._reading = Reading(model, context_tokens)
         self._scheduler = Scheduler(context)
-        self._grammars: Grammars | None = None
         self._frames: dict[Request, Frame] = {}
 
     def answer_first(self) -> bool:
@@ -118,40 +121,14 @@ class Desk:
 
     def _take(self, frame: Frame) -> None:
         try:
-            request = self._read(canonical.loads(frame.payload, "request"))
+            value = canonical.loads(frame.payload, "request")
+            request = self._reading.request(value, self._reading.prompt(value))
         except Exception as error:
             # The eval worker is not trusted either: whatever a request breaks, it breaks that request alone.
             self._reply(frame, {"error": explain(error)})
             return
         self._frames[request] = frame
         self._scheduler.submit(request)
-
-    def _read(self, value: Any) -> Request:
-        messages = [canonical.validate(Message, message, "message") for message in value["messages"]]
-        prompt = self._model.prompt(messages, raw=value.get("raw", False) is True, tools=value.get("tools", []))
-        if not prompt and value.get("from_start") is True:
-            prompt = [self._model.first]
-        deadline = Deadline(value["timeout_s"])
-        if value["op"] == "choose":
-            return Choose(self._model, prompt, value["options"], self._context_tokens, deadline)
-        return Generate(
-            self._model,
-            prompt,
-            Sampling.model_validate(value["sampling"]),
-            value["stop"],
-            value["seed"],
-            value["stream"],
-            self._context_tokens,
-            deadline,
-            constraint=self._constraint(value),
-        )
-
-    def _constraint(self, value: Any) -> Constraint | None:
-        if value.get("grammar") is None:
-            return None
-        if self._grammars is None:
-            self._grammars = Grammars(Pieces.read(self._model.library, self._model.vocab))
-        return self._grammars.constraint(value["grammar"])
 
     def _cancel(self, frame: Frame) -> None:
         for request, asked in self._frames.items():
@@ -172,16 +149,6 @@ class Desk:
 
     def _reply(self, frame: Frame, value: dict[str, Any]) -> None:
         self._link.send_json(Kind.REPLY, value, frame.route, frame.tag)
-
-
-def explain(error: Exception) -> dict[str, str]:
-    """What a sample's record says of the error that ended it."""
-    codes: dict[type[Exception], str] = {ChatTemplateError: "template", GrammarError: "grammar"}
-    if isinstance(error, RequestError):
-        return {"code": error.code, "message": str(error)[:2000]}
-    code = next((name for kind, name in codes.items() if isinstance(error, kind)), "request")
-    message = str(error) if code != "request" else f"{type(error).__name__}: {error}"
-    return {"code": code, "message": message[:2000]}
 
 
 if __name__ == "__main__":
