@@ -16,9 +16,10 @@ BYTES = 1 << 20
 
 
 class Reporter:
-    """Called with (phase, done, total), from any thread; a context manager."""
+    """Called with (phase, done, total), from any thread; a context manager. `bars`: draw some on a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bars: bool = True) -> None:
+        self._drawn = bars and ERR.is_terminal
         self._lock = threading.Lock()
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -40,7 +41,7 @@ class Reporter:
             elapsed = now - self._started.setdefault(phase, now)
             unit, scale = (" MiB", BYTES) if total >= BYTES else ("", 1)
             rate = f"{done / scale / elapsed:.1f}{unit}/s" if elapsed > 0 and done else ""
-            if ERR.is_terminal:
+            if self._drawn:
                 if phase not in self._tasks:
                     self._tasks[phase] = self._bars.add_task(phase, total=total / scale, rate="")
                 finished = done >= total
@@ -53,12 +54,12 @@ class Reporter:
                 ERR.print(f"{phase}: {done / scale:.0f}/{total / scale:.0f}{unit} {rate}{left}")
 
     def __enter__(self) -> Reporter:
-        if ERR.is_terminal:
+        if self._drawn:
             self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if ERR.is_terminal:
+        if self._drawn:
             self._bars.stop()

@@ -16,19 +16,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from appliance.frames import ChannelError, Frame, Kind, Reader, pack, write_all, write_some
 from appliance.programs import PROGRAMS
 from appliance.redact import Discretion
 from appliance.seal.launch import Worker
 from appliance.selftests import TIMEOUT_S
+from appliance.transcript import Records
 from attest import canonical
 from attest.canonical import Model
 from attest.errors import MalformedInput
 
 if TYPE_CHECKING:
     from appliance.programs.pool import Programs
+    from appliance.stream import Listener
 
 WRITE_TIMEOUT_S = 60.0
 GRACE_S = 30.0
@@ -128,14 +130,14 @@ class Station:
         return frame.payload
 
     def last_word(self, kind: Kind, timeout_s: float) -> bytes:
-        """Tell it to stop; the payload of its frame of `kind`. Replies before that are for nobody any more.
+        """Tell it to stop; the payload of its frame of `kind`. What it says before that is for nobody any more.
 
         Raises `WorkerFailure`.
         """
         try:
             write_all(self.worker.requests, bytes(self.unsent) + pack(Kind.STOP, b""), WRITE_TIMEOUT_S)
             self.unsent.clear()
-            while (frame := self.reader.receive(timeout_s)).kind == Kind.REPLY:
+            while (frame := self.reader.receive(timeout_s)).kind in (Kind.REPLY, Kind.WORDS):
                 pass
         except ChannelError as error:
             raise self.failure(str(error)) from None
@@ -169,16 +171,6 @@ class Station:
         return WorkerFailure(self.name, f"{problem}; {state}", words=words)
 
 
-class Records(Protocol):
-    """Where sample records go."""
-
-    samples: list[bytes]
-    """Those so far, in order."""
-
-    def sample(self, record: bytes) -> None:
-        """Take one. Raises `MalformedInput` where it has not the form it should have."""
-
-
 def relay(
     evals: Station,
     models: Sequence[Station | None],
@@ -190,6 +182,7 @@ def relay(
     on_tested: Callable[[int, bytes], None],
     programs: Programs | None = None,
     until: int | None = None,
+    listener: Listener | None = None,
 ) -> bytes | None:
     """Carry frames until the eval worker sends the results; their bytes. `end` is a `time.monotonic()` value.
 
@@ -197,8 +190,8 @@ def relay(
     `models` has None for one that is not loaded; a request to it is out of place.
     `programs` takes the trials that the eval worker asks for. A request may wait in its model's queue as long as one
     may run, and for the self-test that follows a model's first one. `on_tested` gets that test's report, and whatever
-    it raises ends the relay. Raises `WorkerFailure`. A `KeyboardInterrupt` passes through; `finish` gets the results of
-    what there is.
+    it raises ends the relay. `listener` is told what models say while they say it. Raises `WorkerFailure`. A
+    `KeyboardInterrupt` passes through; `finish` gets the results of what there is.
     """
     waiting: Waiting = {}
     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
@@ -234,7 +227,7 @@ def relay(
                         tested.add(route)
                         waiting |= {key: time.monotonic() + limit_s for key in waiting if key[0] == route}
                     elif station is not evals:
-                        _from_model(frame, models.index(station), station, evals, waiting)
+                        _from_model(frame, models.index(station), station, evals, waiting, listener)
                     elif frame.kind == Kind.RESULTS:
                         return frame.payload
                     else:
@@ -369,12 +362,19 @@ def _fits(frame: Frame, waiting: Waiting) -> bool:
     return (frame.route, frame.tag) not in waiting and len(waiting) < MAX_WAITING
 
 
-def _from_model(frame: Frame, route: int, model: Station, evals: Station, waiting: Waiting) -> None:
+def _from_model(
+    frame: Frame, route: int, model: Station, evals: Station, waiting: Waiting, listener: Listener | None
+) -> None:
     if frame.kind == Kind.FAILURE:
         raise model.reported(frame)
+    if frame.kind == Kind.WORDS and listener is not None and (route, frame.tag) in waiting:
+        listener.said(route, frame.tag, frame.payload)
+        return
     if frame.kind != Kind.REPLY or (route, frame.tag) not in waiting:
         raise model.failure(f"{frame.kind.name} is out of place")
     del waiting[route, frame.tag]
+    if listener is not None:
+        listener.ended(route, frame.tag)
     evals.forward(Frame(Kind.REPLY, route, frame.payload, frame.tag))
 
 

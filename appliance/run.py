@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
@@ -39,6 +39,9 @@ from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.job import digest as job_digest
 from attest.manifest import ContainerSection, Wall
 from attest.results import PlannedSuite, Results
+
+if TYPE_CHECKING:
+    from appliance.stream import Listener
 
 LOG = structlog.get_logger()
 EndedBy = Literal["done", "interrupted", "failed"]
@@ -64,6 +67,8 @@ class Request(Inputs):
     """By a job's digest, the key by which the lab knows its own samples. Without it no run can go on with this one."""
     resume: bool = False
     """Go on with what `OUT.incomplete` holds."""
+    listener: Listener | None = None
+    """Who is told what models say while they say it."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ def _run(request: Request, prepared: Prepared, progress: Progress) -> Outcome:
                 progress=progress,
                 reserve=prepared.reserve,
                 require_seal=request.require_seal,
+                stream=request.listener is not None,
             ) as crew,
             TranscriptWriter(folder / resume.NEW, _marks(request, drawn, receipt.intent.attempt, earlier)) as writer,
         ):
@@ -212,6 +218,7 @@ def _samples(
                 on_tested=crew.tests.take,
                 programs=crew.programs,
                 until=None if stage is crew.stages[-1] else due,
+                listener=request.listener,
             )
         crew.finish_tests()
     except (MalformedInput, VerificationError) as error:

@@ -184,12 +184,14 @@ def start(
     progress: Progress,
     reserve: Reserve | None = None,
     require_seal: Requirement = "any",
+    stream: bool = False,
     dry_run: int | None = None,
 ) -> Iterator[Crew]:
     """The workers of `job`, sealed and ready; they are killed when the context ends.
 
-    `reserve`: what `stand_by` started for this job; without it their processes are started now. `dry_run`: have
-    workers make prompts and nothing else, and hand out in full those of so many samples of each suite.
+    `reserve`: what `stand_by` started for this job; without it their processes are started now. `stream`: have model
+    workers send what they say while they say it. `dry_run`: have them make prompts and nothing else, and hand out in
+    full those of so many samples of each suite.
     Raises `WorkerFailure`; `VerificationError` for a plan or a seal that is not as published or not as the lock says;
     `MalformedInput` for what a worker says of itself; `EnvironmentProblem` for a seal that is less than `require_seal`.
     """
@@ -200,7 +202,7 @@ def start(
         at_once = () if job.schedule == "sequential" else tuple(model.id for model in job.models)
 
         def hire(model: str) -> tuple[Station, WorkerSeal]:
-            return started.one(f"model.{model}", *_model_config(job, model, booted, dry_run=dry))
+            return started.one(f"model.{model}", *_model_config(job, model, booted, dry_run=dry, stream=stream))
 
         progress("seal", 0, 1 + len(at_once))
         evals, eval_seal = started.one("eval", *_eval_config(job, suites, booted, dry_run))
@@ -352,7 +354,7 @@ def _eval_config(
 
 
 def _model_config(
-    job: Job, model: str, booted: Booted, *, dry_run: bool = False
+    job: Job, model: str, booted: Booted, *, dry_run: bool = False, stream: bool = False
 ) -> tuple[SealPlan, dict[str, int], dict[str, Any]]:
     file = booted.model(model)
     config = {
@@ -360,6 +362,7 @@ def _model_config(
         "context_tokens": job.limits.context_tokens,
         "numerics": job.numerics.model_dump(mode="json"),
         "dry_run": dry_run,
+        "stream": stream,
     }
     fds = {"model": file.fd, "library": booted.file("engine", lock.LIBRARY)[0].fd}
     memory_bytes = job.limits.memory_bytes + file.size_bytes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -37,6 +38,7 @@ from appliance.notary.protocol import Notary
 from appliance.prepare import Inputs
 from appliance.progress import Reporter
 from appliance.seal.requirement import Requirement
+from appliance.stream import Stream
 from attest import console, lockfile
 from attest.errors import EnvironmentProblem, Unsupported
 from attest.files import read_file
@@ -194,6 +196,9 @@ def run(
         typer.Option(metavar="POLICY", help="Register and certify the run only when this policy accepts it."),
     ] = None,
     capsule: Annotated[Path | None, typer.Option(help="With --appraise, collateral: see `attest capsule`.")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show on this terminal what models are asked and say, token by token.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan, the first prompts and their tokens; run and sign nothing."),
@@ -230,6 +235,10 @@ def run(
         raise typer.BadParameter("expected it beside --appraise", param_hint="--capsule")
     if prompts is not None and not dry_run:
         raise typer.BadParameter("expected it beside --dry-run", param_hint="--prompts")
+    if stream and wall != "process":
+        raise typer.BadParameter(f"the wall {wall} lets out the bundle alone: leave it out", param_hint="--stream")
+    if stream and not sys.stdout.isatty():
+        raise typer.BadParameter("it shows prompts, on a terminal only: this is none", param_hint="--stream")
     check_wall(wall, engine=engine, image=image, runtime=runtime, tpm=tpm_state, attester=attester)
     hardware = Hardware(attester or "", vcek, td_quote, key_certificate)
     path = job or default_job()
@@ -244,6 +253,7 @@ def run(
     out = out or running.default_out(loaded.job.name)
     if dry_run:
         refused = {
+            "--stream": stream,
             "--resume": resume,
             "--attester": attester,
             "--appraise": appraise,
@@ -278,7 +288,8 @@ def run(
         resuming.refuse_to_forget(out.with_name(out.name + SUFFIX))
     match wall:
         case "process":
-            outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile), hardware)
+            folder = engines.folder_or_build(engine, loaded.job.numerics.profile)
+            outcome = _in_front(asked, folder, hardware, [model.id for model in loaded.job.models] if stream else None)
         case "container":
             opened = rootfs.open_image(image or rootfs.DEFAULT)
             outcome = _in_container(asked, opened, engine, runtime)
@@ -303,7 +314,8 @@ def _resumed_out(folder: Path, out: Path | None, wall: Wall, attester: str | Non
     return folder.with_name(folder.name.removesuffix(SUFFIX))
 
 
-def _in_front(asked: Asked, engine: Path, hardware: Hardware) -> running.Outcome:
+def _in_front(asked: Asked, engine: Path, hardware: Hardware, streamed: Sequence[str] | None = None) -> running.Outcome:
+    """`streamed`: the models, where what they say is to be shown while they say it."""
     lab = asked.open_lab()
     request = running.Request(
         job=asked.job,
@@ -318,8 +330,9 @@ def _in_front(asked: Asked, engine: Path, hardware: Hardware) -> running.Outcome
         resume=asked.resume,
         rows=asked.rows,
     )
-    with hardware.speaking() as attester, Reporter() as progress:
-        return running.run(replace(request, attester=attester), progress)
+    stream = nullcontext() if streamed is None else Stream(streamed, sys.stdout.fileno())
+    with hardware.speaking() as attester, Reporter(bars=streamed is None) as progress, stream as listener:
+        return running.run(replace(request, attester=attester, listener=listener), progress)
 
 
 def _in_container(asked: Asked, image: rootfs.Image, engine: Path | None, runtime: Runtime | None) -> running.Outcome:

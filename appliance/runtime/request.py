@@ -137,6 +137,11 @@ class Generate:
             logits_digest="sha256:" + self._fingerprint.hexdigest(),
         )
 
+    @property
+    def text(self) -> bytes:
+        """What it has said so far."""
+        return self._text
+
     def _stop_at(self, added: int) -> int:
         """Where the first stop string begins, or -1; only the `added` last bytes are new."""
         found = [self._text.find(item, max(0, len(self._text) - added - len(item))) for item in self._stops]

@@ -30,6 +30,8 @@ from attest.job import Numerics
 
 LEAST_SLOTS = 2
 """Copying a prefix takes two, also where samples run one at a time."""
+ASKED_CHARS = 600
+"""Of a prompt's last message, what is streamed."""
 
 
 def prepare(fds: Mapping[str, int]) -> Any:
@@ -62,14 +64,15 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], library: A
         )
     link.send(Kind.READY, b"")
     # 2. The first request.
-    more = Desk(link, model, context, context_tokens).answer_first()
+    stream = config["stream"]
+    more = Desk(link, model, context, context_tokens, stream=stream).answer_first()
     # 3. The self-test.
     with _explained(config["id"]):
         report = selftest.run(context, config["id"], threads=threads)
     link.send(Kind.TESTED, canonical.dump_model(report))
     # 4. The other requests.
     if more:
-        Desk(link, model, context, context_tokens).work()
+        Desk(link, model, context, context_tokens, stream=stream).work()
 
 
 @contextmanager
@@ -86,13 +89,15 @@ def _explained(model: str) -> Iterator[None]:
 
 
 class Desk:
-    """Takes requests from the link, has the scheduler run them, and sends the replies."""
+    """Takes requests from the link, has the scheduler run them, and sends the replies; with `stream` words as well."""
 
-    def __init__(self, link: Link, model: Model, context: Context, context_tokens: int) -> None:
+    def __init__(self, link: Link, model: Model, context: Context, context_tokens: int, *, stream: bool) -> None:
         self._link = link
         self._reading = Reading(model, context_tokens)
         self._scheduler = Scheduler(context)
         self._frames: dict[Request, Frame] = {}
+        self._told: dict[Request, int] | None = {} if stream else None
+        """Bytes of each completion that were sent while it was made."""
 
     def answer_first(self) -> bool:
         """Wait for one request, answer it, and take no other. False when a frame says stop in its place."""
@@ -101,8 +106,7 @@ class Desk:
             return False
         self._take(frame)
         while self._scheduler.busy:
-            for finished in self._scheduler.step():
-                self._answer(finished)
+            self._step()
         return True
 
     def work(self) -> None:
@@ -110,14 +114,27 @@ class Desk:
         while True:
             frame = self._link.arrived() if self._scheduler.busy else self._link.receive()
             if frame is None:
-                for finished in self._scheduler.step():
-                    self._answer(finished)
+                self._step()
             elif frame.kind == Kind.STOP:
                 return
             elif frame.kind == Kind.CANCEL:
                 self._cancel(frame)
             else:
                 self._take(frame)
+
+    def _step(self) -> None:
+        ended = self._scheduler.step()
+        if self._told is not None:
+            self._tell(self._told)
+        for finished in ended:
+            self._answer(finished)
+
+    def _tell(self, told: dict[Request, int]) -> None:
+        """Send what completions have grown by."""
+        for request, frame in self._frames.items():
+            if isinstance(request, Generate) and (new := request.text[told[request] :]):
+                told[request] += len(new)
+                self._link.send(Kind.WORDS, new, frame.route, frame.tag)
 
     def _take(self, frame: Frame) -> None:
         try:
@@ -128,6 +145,10 @@ class Desk:
             self._reply(frame, {"error": explain(error)})
             return
         self._frames[request] = frame
+        if self._told is not None and isinstance(request, Generate):
+            self._told[request] = 0
+            asked = "".join(each["content"][:ASKED_CHARS] for each in value["messages"][-1:]).encode("utf-8", "replace")
+            self._link.send(Kind.WORDS, b"asked: " + asked + b"\nsaid: ", frame.route, frame.tag)
         self._scheduler.submit(request)
 
     def _cancel(self, frame: Frame) -> None:
@@ -138,6 +159,8 @@ class Desk:
     def _answer(self, finished: Finished) -> None:
         request, error = finished
         frame = self._frames.pop(request)
+        if self._told is not None:
+            self._told.pop(request, None)
         if error is not None:
             self._reply(frame, {"error": explain(error)})
         elif isinstance(request, Generate):
