@@ -31,16 +31,20 @@ class Reporter:
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
+        self._began: dict[str, tuple[float, int]] = {}
+        """When a phase was first heard of, and how much of it was done by then, in an earlier run."""
+        self._done: dict[str, int] = {}
         self._said: dict[str, float] = {}
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        """Report that `done` of `total` of `phase` is done."""
+        """Report that `done` of `total` of `phase` is done. It never goes back, nor beyond the whole."""
         with self._lock:
             now = time.monotonic()
-            elapsed = now - self._started.setdefault(phase, now)
+            done = self._done[phase] = max(min(done, total), self._done.get(phase, 0))
+            began, before = self._began.setdefault(phase, (now, done))
+            speed = (done - before) / (now - began) if now > began else 0.0
             unit, scale = (" MiB", BYTES) if total >= BYTES else ("", 1)
-            rate = f"{done / scale / elapsed:.1f}{unit}/s" if elapsed > 0 and done else ""
+            rate = f"{speed / scale:.1f}{unit}/s" if speed else ""
             if self._drawn:
                 if phase not in self._tasks:
                     self._tasks[phase] = self._bars.add_task(phase, total=total / scale, rate="")
@@ -48,9 +52,9 @@ class Reporter:
                 self._bars.update(
                     self._tasks[phase], completed=done / scale, total=total / scale, rate=rate, visible=not finished
                 )
-            elif elapsed and now - self._said.setdefault(phase, self._started[phase]) >= INTERVAL_S:
+            elif now - self._said.setdefault(phase, began) >= INTERVAL_S:
                 self._said[phase] = now
-                left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
+                left = f", {(total - done) / speed:.0f} s left" if speed else ""
                 ERR.print(f"{phase}: {done / scale:.0f}/{total / scale:.0f}{unit} {rate}{left}")
 
     def __enter__(self) -> Reporter:
