@@ -47,6 +47,8 @@ class Kind(IntEnum):
     """Model worker to controller, once, after its first reply or when it is told to stop: its self-test (JSON)."""
     RECORD = 12
     """Controller to eval worker, before the word to begin: a sample record of the run that this one goes on with."""
+    WORDS = 13
+    """Model worker to controller, where the operator wants to see them: more text of the request with this tag."""
 
 
 class ChannelError(Exception):

@@ -26,6 +26,7 @@ from attest.errors import MalformedInput
 
 FAILURE_FILE = "failure.txt"
 """Holds what a failed worker said, in the `.incomplete` folder; its owner alone can read it."""
+KEPT = f"in {FAILURE_FILE} of the run's .incomplete folder"
 MAX_SHOWN_LINES = 64
 """Lines of one worker that are shown once it has prompts."""
 MAX_WORDS_CHARS = 16 << 10
@@ -55,9 +56,13 @@ _PLACES = (
 
 
 class Discretion:
-    """What is shown of one worker's words. It is free until `begin`, and discreet from then on."""
+    """What is shown of one worker's words. It is free until `begin`, and discreet from then on.
 
-    def __init__(self) -> None:
+    `kept`: where its failure's own words are to be found, for the operator.
+    """
+
+    def __init__(self, kept: str = KEPT) -> None:
+        self._kept = kept
         self._discreet = False
         self._names: frozenset[str] = frozenset()
         self._shown = 0
@@ -100,8 +105,7 @@ class Discretion:
         if suite and suite[1] in self._names:
             places.insert(0, f"suite {suite[1]}")
         where = f" at {', '.join(places)}" if places else ""
-        told = f"{_class(code) or 'an error'}{where}; its message may quote prompts and is in {FAILURE_FILE} of the "
-        return told + "run's .incomplete folder", message
+        return f"{_class(code) or 'an error'}{where}; its message may quote prompts and is {self._kept}", message
 
 
 class Withheld(MalformedInput):

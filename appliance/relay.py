@@ -23,13 +23,14 @@ from appliance.programs import PROGRAMS
 from appliance.redact import Discretion
 from appliance.seal.launch import Worker
 from appliance.selftests import TIMEOUT_S
-from appliance.transcript import TranscriptWriter
+from appliance.transcript import Records
 from attest import canonical
 from attest.canonical import Model
 from attest.errors import MalformedInput
 
 if TYPE_CHECKING:
     from appliance.programs.pool import Programs
+    from appliance.stream import Listener
 
 WRITE_TIMEOUT_S = 60.0
 GRACE_S = 30.0
@@ -125,14 +126,14 @@ class Station:
         return self._payload(frame, kind)
 
     def last_word(self, kind: Kind, timeout_s: float) -> bytes:
-        """Tell it to stop; the payload of its frame of `kind`. Replies before that are for nobody any more.
+        """Tell it to stop; the payload of its frame of `kind`. What it says before that is for nobody any more.
 
         Raises `WorkerFailure`.
         """
         try:
             write_all(self.worker.requests, bytes(self.unsent) + pack(Kind.STOP, b""), WRITE_TIMEOUT_S)
             self.unsent.clear()
-            while (frame := self.reader.receive(timeout_s)).kind == Kind.REPLY:
+            while (frame := self.reader.receive(timeout_s)).kind in (Kind.REPLY, Kind.WORDS):
                 pass
         except ChannelError as error:
             raise self.failure(str(error)) from None
@@ -172,7 +173,7 @@ class Station:
 def relay(
     evals: Station,
     models: Sequence[Station | None],
-    writer: TranscriptWriter,
+    writer: Records,
     *,
     sample_timeout_s: float,
     end: float,
@@ -180,6 +181,7 @@ def relay(
     on_tested: Callable[[int, bytes], None],
     programs: Programs | None = None,
     until: int | None = None,
+    listener: Listener | None = None,
 ) -> bytes | None:
     """Carry frames until the eval worker sends the results; their bytes. `end` is a `time.monotonic()` value.
 
@@ -187,8 +189,8 @@ def relay(
     `models` has None for one that is not loaded; a request to it is out of place.
     `programs` takes the trials that the eval worker asks for. A request may wait in its model's queue as long as one
     may run, and for the self-test that follows a model's first one. `on_tested` gets that test's report, and whatever
-    it raises ends the relay. Raises `WorkerFailure`. A `KeyboardInterrupt` passes through; `finish` gets the results of
-    what there is.
+    it raises ends the relay. `listener` is told what models say while they say it. Raises `WorkerFailure`. A
+    `KeyboardInterrupt` passes through; `finish` gets the results of what there is.
     """
     waiting: Waiting = {}
     eval_deadline = time.monotonic() + EVAL_TIMEOUT_S
@@ -224,7 +226,7 @@ def relay(
                         tested.add(route)
                         waiting |= {key: time.monotonic() + limit_s for key in waiting if key[0] == route}
                     elif station is not evals:
-                        _from_model(frame, models.index(station), station, evals, waiting)
+                        _from_model(frame, models.index(station), station, evals, waiting, listener)
                     elif frame.kind == Kind.RESULTS:
                         return frame.payload
                     elif programs is not None and frame.kind == Kind.REQUEST and frame.route == PROGRAMS:
@@ -289,7 +291,7 @@ def _watch_writers(selector: selectors.BaseSelector, stations: Sequence[Station]
             selector.unregister(station.worker.requests)
 
 
-def finish(evals: Station, writer: TranscriptWriter, timeout_s: float = 60.0) -> bytes:
+def finish(evals: Station, writer: Records, timeout_s: float = 60.0) -> bytes:
     """Tell the eval worker to stop; the results of what there is. Raises `WorkerFailure`."""
     evals.forward(Frame(Kind.STOP, 0, b"{}"))
     end = time.monotonic() + timeout_s
@@ -334,7 +336,7 @@ def _from_evals(
     frame: Frame,
     evals: Station,
     models: Sequence[Station | None],
-    writer: TranscriptWriter,
+    writer: Records,
     waiting: Waiting,
     timeout_s: float,
     on_sample: Callable[[], None],
@@ -358,16 +360,23 @@ def _fits(frame: Frame, waiting: Waiting) -> bool:
     return (frame.route, frame.tag) not in waiting and len(waiting) < MAX_WAITING
 
 
-def _from_model(frame: Frame, route: int, model: Station, evals: Station, waiting: Waiting) -> None:
+def _from_model(
+    frame: Frame, route: int, model: Station, evals: Station, waiting: Waiting, listener: Listener | None
+) -> None:
     if frame.kind == Kind.FAILURE:
         raise model.reported(frame)
+    if frame.kind == Kind.WORDS and listener is not None and (route, frame.tag) in waiting:
+        listener.said(route, frame.tag, frame.payload)
+        return
     if frame.kind != Kind.REPLY or (route, frame.tag) not in waiting:
         raise model.failure(f"{frame.kind.name} is out of place")
     del waiting[route, frame.tag]
+    if listener is not None:
+        listener.ended(route, frame.tag)
     evals.forward(Frame(Kind.REPLY, route, frame.payload, frame.tag))
 
 
-def _store(frame: Frame, evals: Station, writer: TranscriptWriter) -> None:
+def _store(frame: Frame, evals: Station, writer: Records) -> None:
     try:
         writer.sample(frame.payload)
     except MalformedInput as error:

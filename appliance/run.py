@@ -1,8 +1,8 @@
 """A run, from job file to signed bundle. Each step is one call, and has its page elsewhere.
 
-1. read the job and its suites                     appliance.job
-2. take the lock, or pin what is there             appliance.lock
-3. boot: hash everything, compare, refuse          appliance.boot
+1. read the job and its suites                     appliance.prepare, appliance.job
+2. take the lock, or pin what is there             appliance.prepare, appliance.lock
+3. boot: hash everything, compare, refuse          appliance.prepare, appliance.boot
 4. make the boot key, register the intent          appliance.enrol, appliance.notary
 5. start and seal the workers                      appliance.workers
 6. carry their frames, keep the transcript         appliance.relay
@@ -19,56 +19,42 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from appliance import boot, footprint, job, lock, produce, redact, resume, schedule, workers
+from appliance import lock, prepare, produce, redact, resume, workers
 from appliance.attester.protocol import Attester
-from appliance.boot import Booted
-from appliance.engine.recipe import EngineRecord, load_record, require_cpu
 from appliance.enrol import enrol
-from appliance.evals.suite import Suite
-from appliance.job import ALL_ROWS, LoadedJob, LoadedSuite, Rows
+from appliance.job import LoadedJob
 from appliance.memfd import Progress
 from appliance.notary.protocol import Notary
+from appliance.prepare import Inputs, Prepared
 from appliance.relay import MAX_RESULTS_BYTES, WorkerFailure, finish, relay
 from appliance.resume import Drawn, Earlier, Marks
-from appliance.seal.requirement import Requirement
-from appliance.seal.reserve import Reserve
 from appliance.transcript import TranscriptWriter
-from attest import canonical, eventlog, lockfile
+from attest import canonical, eventlog
 from attest.canonical import JSON
-from attest.errors import EnvironmentProblem, MalformedInput, Unsupported, VerificationError
-from attest.files import read_file
+from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.job import digest as job_digest
 from attest.manifest import ContainerSection, Wall
 from attest.results import PlannedSuite, Results
+
+if TYPE_CHECKING:
+    from appliance.stream import Listener
 
 LOG = structlog.get_logger()
 EndedBy = Literal["done", "interrupted", "failed"]
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class Request(Inputs):
     """What the operator asks for."""
 
-    job: Path
-    """The job file."""
     lab: Notary
     """The lab that certifies, logs and time-stamps: here, or on the other side of a wall."""
-    engine: Path
-    """The folder of the engine that was built."""
-    out: Path
-    """Where the bundle goes; must not exist."""
-    lock: Path | None = None
-    """The lockfile; without one, what is there is pinned for this run."""
-    data: tuple[Path, ...] = ()
-    """Folders in which data sets are looked for, beside the suites' own."""
     sign_incomplete: bool = False
     """Sign what there is when the run ends early."""
-    require_seal: Requirement = "any"
-    """`full`: a run whose workers' seals lack a layer ends before a worker reads a file."""
     wall: Wall = "process"
     """The wall that this process is behind, for the manifest."""
     container: ContainerSection | None = None
@@ -81,13 +67,8 @@ class Request:
     """By a job's digest, the key by which the lab knows its own samples. Without it no run can go on with this one."""
     resume: bool = False
     """Go on with what `OUT.incomplete` holds."""
-    rows: Rows = ALL_ROWS
-    """Which rows of the job's suites."""
-
-    @property
-    def incomplete(self) -> Path:
-        """The folder of the run while it has no bundle."""
-        return resume.incomplete(self.out)
+    listener: Listener | None = None
+    """Who is told what models say while they say it."""
 
 
 @dataclass(frozen=True)
@@ -107,37 +88,19 @@ def run(request: Request, progress: Progress) -> Outcome:
 
     A run that ends early leaves `OUT.incomplete/transcript.jsonl`, whose last line says how it ended.
     """
-    if request.out.exists():
-        raise EnvironmentProblem(f"{request.out} exists already: name another folder with --out, or remove it")
+    prepare.refuse_to_overwrite(request.out)
     if not request.resume:
         resume.refuse_to_forget(request.incomplete)
     elif request.resume_key is None or request.attester is not None:
         raise Unsupported("resume", "expected a run with the lab's key for it, and that no hardware speaks for")
-    # 1. The job.
-    loaded = job.load(request.job, request.rows)
-    suites = job.load_suites(loaded, request.data)
-    # While the controller hashes, the workers' processes import their code.
-    with workers.stand_by(loaded.job) as reserve:
-        return _run(request, loaded, suites, reserve, progress)
+    # 1. to 3. The job, its lock, the boot.
+    with prepare.prepared(request, progress) as prepared:
+        return _run(request, prepared, progress)
 
 
-def _run(
-    request: Request, loaded: LoadedJob, suites: list[LoadedSuite], reserve: Reserve, progress: Progress
-) -> Outcome:
-    # 2. The lock.
-    record = load_record(request.engine)
-    require_cpu(record, Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    lock_bytes, root = _lock(request, loaded, suites, record, progress)
-    _check_memory(request, loaded, lock_bytes, root)
-    # 3. The boot.
-    folder = request.incomplete
-    with (
-        boot.boot(
-            lock_bytes, root, lock.resolver(root, request.engine), progress=progress, hold=schedule.at_once(loaded.job)
-        ) as booted,
-        ExitStack() as holding,
-    ):
-        suites = _check_against_job(booted, loaded, suites)
+def _run(request: Request, prepared: Prepared, progress: Progress) -> Outcome:
+    loaded, suites, booted, folder = prepared.loaded, prepared.suites, prepared.booted, request.incomplete
+    with ExitStack() as holding:
         drawn = Drawn(
             job_digest=job_digest(loaded.job),
             lock_digest=booted.lock_digest,
@@ -157,16 +120,22 @@ def _run(
             holding.enter_context(resume.held(folder))
         with (
             redact.kept(folder),
+            # 5. The workers.
             workers.start(
-                loaded.job, suites, booted, progress=progress, reserve=reserve, require_seal=request.require_seal
+                loaded.job,
+                suites,
+                booted,
+                progress=progress,
+                reserve=prepared.reserve,
+                require_seal=request.require_seal,
+                stream=request.listener is not None,
             ) as crew,
             TranscriptWriter(folder / resume.NEW, _marks(request, drawn, receipt.intent.attempt, earlier)) as writer,
         ):
-            # 5. The plan, which the eval worker makes of the data sets behind its seal.
+            # 6. The plan, which the eval worker makes of the data sets behind its seal, and its samples.
             plan = crew.plan
             opening: JSON = {"job": drawn.job_digest, "plan": [entry.model_dump(mode="json") for entry in plan]}
             resume.begin(writer, folder, opening, earlier)
-            # 6. The samples.
             ended_by, results_bytes, failure = _samples(request, loaded, crew, writer, plan, progress)
             ended = datetime.now(UTC)
             writer.close({"ended_by": ended_by})
@@ -183,7 +152,7 @@ def _run(
         produce.produce(
             produce.Parts(
                 job=loaded.job,
-                lock_bytes=lock_bytes,
+                lock_bytes=prepared.lock_bytes,
                 lock_given=request.lock is not None,
                 booted=booted,
                 record_bytes=booted.file("engine-record", lock.RECORD)[0].read(),
@@ -208,16 +177,6 @@ def _run(
     return Outcome(request.out, results, ended_by)
 
 
-def _check_memory(request: Request, loaded: LoadedJob, lock_bytes: bytes, root: Path) -> None:
-    """Refuse a run that this host has not the memory for, before it takes any."""
-    resolve, wanted = lock.resolver(root, request.engine), {model.id for model in loaded.job.models}
-    pinned = [each for each in lockfile.read(lock_bytes).artifacts if each.kind == "model" and each.name in wanted]
-    files = {each.name: footprint.read(resolve(each), each.size_bytes) for each in pinned}
-    known = {name: file for name, file in files.items() if file is not None}
-    if known.keys() == wanted:  # else the boot says what is wrong
-        footprint.check(loaded.job, footprint.of(loaded.job, known), footprint.available())
-
-
 def _take_up(request: Request, drawn: Drawn, holding: ExitStack) -> Earlier:
     """What there is to go on with; from here on nobody else writes to its folder."""
     if not request.resume or request.resume_key is None:
@@ -233,43 +192,6 @@ def _marks(request: Request, drawn: Drawn, attempt: int, earlier: Earlier) -> Ma
     if request.resume_key is None or request.attester is not None:
         return None
     return Marks(request.incomplete, request.resume_key(drawn.job_digest), drawn, attempt, earlier.attempts)
-
-
-def _lock(
-    request: Request, loaded: LoadedJob, suites: list[LoadedSuite], record: EngineRecord, progress: Progress
-) -> tuple[bytes, Path]:
-    if request.lock is not None:
-        return read_file(request.lock, lockfile.MAX_BYTES), request.lock.parent
-    LOG.warning("no lock given: pinning what is here now", advice="write one with `appliance lock` and review it")
-    root = loaded.folder
-    return lock.make(loaded, suites, engine=request.engine, record=record, root=root, progress=progress), root
-
-
-def _check_against_job(booted: Booted, loaded: LoadedJob, suites: list[LoadedSuite]) -> list[LoadedSuite]:
-    """The suites as they were booted. The lock has to pin what the job names, and the suites' own data sets."""
-    if booted.lock.numerics.profile != loaded.job.numerics.profile:
-        raise VerificationError(
-            "lock", "profile", expected=loaded.job.numerics.profile, found=booted.lock.numerics.profile
-        )
-    wanted = [("model", model.id) for model in loaded.job.models]
-    wanted += [("suite", item.suite.name) for item in suites]
-    wanted += [("dataset", name) for item in suites for name in item.suite.files]
-    pinned = {(artifact.kind, artifact.name) for artifact in booted.lock.artifacts}
-    if missing := [f"{kind} {name}" for kind, name in wanted if (kind, name) not in pinned]:
-        raise VerificationError("lock", "missing", expected="every model and suite of the job", found=f"no {missing}")
-    measured = []
-    for item in suites:
-        # What runs is what was measured, whatever the file at the job's path says.
-        data = booted.file("suite", item.suite.name)[0].read()
-        suite = job.parse(Suite, data, f"suite {item.suite.name}")
-        if suite != item.suite:
-            advice = "Write a new lock for this suite, and have it reviewed"
-            found = f"another suite in {item.path}"
-            raise VerificationError("lock", "suite", expected="the one that the lock pins", found=found, advice=advice)
-        for name in suite.files:
-            lock.check_dataset(item, name, booted.file("dataset", name)[0].digest)
-        measured.append(LoadedSuite(suite, item.path, item.datasets))
-    return measured
 
 
 def _samples(
@@ -299,6 +221,7 @@ def _samples(
                 on_tested=crew.tests.take,
                 programs=crew.programs,
                 until=None if stage is crew.stages[-1] else due,
+                listener=request.listener,
             )
         crew.finish_tests()
     except (MalformedInput, VerificationError) as error:

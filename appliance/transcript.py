@@ -19,6 +19,16 @@ class Marker(Protocol):
         """The chain's head with `samples` samples is ours."""
 
 
+class Records(Protocol):
+    """Where sample records go."""
+
+    samples: list[bytes]
+    """Those so far, in order."""
+
+    def sample(self, record: bytes) -> None:
+        """Take one. Raises `MalformedInput` where it has not the form it should have."""
+
+
 class TranscriptWriter:
     """An open transcript file. Sample records are stored as the bytes that came, and never parsed here."""
 

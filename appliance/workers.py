@@ -35,7 +35,7 @@ from appliance.seal.plan import Kind as SealKind
 from appliance.seal.plan import plan_for
 from appliance.seal.requirement import Requirement, require
 from appliance.seal.reserve import Reserve
-from appliance.selftests import SelfTests
+from appliance.selftests import NoTests, SelfTests
 from attest import canonical, seal
 from attest.canonical import Model
 from attest.digest import Digest
@@ -187,29 +187,35 @@ def start(
     progress: Progress,
     reserve: Reserve | None = None,
     require_seal: Requirement = "any",
+    stream: bool = False,
+    dry_run: int | None = None,
 ) -> Iterator[Crew]:
     """The workers of `job`, sealed and ready; they are killed when the context ends.
 
-    `reserve`: what `stand_by` started for this job; without it their processes are started now.
+    `reserve`: what `stand_by` started for this job; without it their processes are started now. `stream`: have model
+    workers send what they say while they say it. `dry_run`: have them make prompts and nothing else, and hand out in
+    full those of so many samples of each suite.
     Raises `WorkerFailure`; `VerificationError` for a plan or a seal that is not as published or not as the lock says;
     `MalformedInput` for what a worker says of itself; `EnvironmentProblem` for a seal that is less than `require_seal`.
     """
     with ExitStack() as stack:
-        started = _Start(stack, reserve or stack.enter_context(stand_by(job)), booted, require_seal)
+        dry = dry_run is not None
+        kept = "on standard output" if dry else redact.KEPT
+        started = _Start(stack, reserve or stack.enter_context(stand_by(job)), booted, require_seal, kept)
         at_once = schedule.at_once(job)
 
         def hire(model: str) -> tuple[Station, WorkerSeal]:
-            return started.one(f"model.{model}", *_model_config(job, model, booted))
+            return started.one(f"model.{model}", *_model_config(job, model, booted, dry_run=dry, stream=stream))
 
         progress("seal", 0, 1 + len(at_once))
-        evals, eval_seal = started.one("eval", *_eval_config(job, suites, booted))
+        evals, eval_seal = started.one("eval", *_eval_config(job, suites, booted, dry_run))
         reports: dict[str, WorkerSeal] = {"eval": eval_seal}
         models: list[Station | None] = [None] * len(job.models)
         for number, name in enumerate(at_once):
             progress("seal", len(reports), 1 + len(at_once))
             models[number], reports[f"model.{name}"] = hire(name)
         programs = None
-        if any(isinstance(spec, Program) for item in suites for spec in item.suite.scorers):
+        if not dry and any(isinstance(spec, Program) for item in suites for spec in item.suite.scorers):
             programs, reports["program"] = started.programs()
         progress("seal", len(reports), len(reports))
         for station in filter(None, models):
@@ -217,7 +223,7 @@ def start(
         data = evals.expect(Kind.READY, READY_TIMEOUT_S)
         with redact.unquoted(evals.discretion):
             plan = canonical.parse(Ready, data, "plan of worker eval").root
-        tests = SelfTests(job, lambda done, total: progress("self-test", done, total))
+        tests = NoTests(job) if dry else SelfTests(job, lambda done, total: progress("self-test", done, total))
         stages = schedule.stages(job, _needs(job, suites, plan))
         yield Crew(evals, models, reports, plan, stages, job, hire, booted.let_go, tests, programs)
 
@@ -259,6 +265,8 @@ class _Start:
     """What was measured."""
     require_seal: Requirement
     """What the user asks of the seals."""
+    kept: str = redact.KEPT
+    """Where the words of a worker that fails are kept."""
 
     def one(
         self, name: str, plan: SealPlan, fds: Mapping[str, int], config: dict[str, Any]
@@ -292,7 +300,7 @@ class _Start:
     def _spawned(self, name: str, plan: SealPlan, fds: Mapping[str, int]) -> Station:
         """The worker `name`, which goes on to seal itself; it is killed when the context ends."""
         _check_policy(plan, self.booted)
-        discretion = Discretion()
+        discretion = Discretion(self.kept)
         worker = self.reserve.take(MODULES[plan.kind], plan, fds, partial(_log, name, discretion))
         self.stack.callback(worker.kill)
         return Station(name, worker, discretion=discretion)
@@ -327,7 +335,7 @@ def _log(name: str, discretion: Discretion, line: bytes) -> None:
 
 
 def _eval_config(
-    job: Job, suites: Sequence[LoadedSuite], booted: Booted
+    job: Job, suites: Sequence[LoadedSuite], booted: Booted, dry_run: int | None
 ) -> tuple[SealPlan, dict[str, int], dict[str, Any]]:
     config = {
         "job": job.model_dump(mode="json", exclude_none=True),
@@ -339,17 +347,22 @@ def _eval_config(
             }
             for item, entry in zip(suites, job.suites, strict=True)
         ],
+        "dry_run": dry_run,
     }
     fds = {name: booted.file("dataset", name)[0].fd for item in suites for name in item.suite.files}
     return plan_for("eval", memory_bytes=EVAL_MEMORY_BYTES, threads=1), fds, config
 
 
-def _model_config(job: Job, model: str, booted: Booted) -> tuple[SealPlan, dict[str, int], dict[str, Any]]:
+def _model_config(
+    job: Job, model: str, booted: Booted, *, dry_run: bool = False, stream: bool = False
+) -> tuple[SealPlan, dict[str, int], dict[str, Any]]:
     file = booted.model(model)
     config = {
         "id": model,
         "context_tokens": job.limits.context_tokens,
         "numerics": job.numerics.model_dump(mode="json"),
+        "dry_run": dry_run,
+        "stream": stream,
     }
     fds = {"model": file.fd, "library": booted.file("engine", lock.LIBRARY)[0].fd}
     memory_bytes = job.limits.memory_bytes + file.size_bytes

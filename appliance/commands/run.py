@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +14,7 @@ import typer
 from appliance import job as jobs
 from appliance import resume as resuming
 from appliance import run as running
+from appliance.commands import dry_run as dry
 from appliance.commands import engine as engines
 from appliance.commands.hardware import AttesterOption, Hardware, KeyCertificateOption, TdQuoteOption, VcekOption
 from appliance.commands.options import (
@@ -33,8 +37,10 @@ from appliance.image.measure import REFERENCE
 from appliance.notary import keys
 from appliance.notary import lab as labs
 from appliance.notary.protocol import Notary
+from appliance.prepare import Inputs
 from appliance.progress import Reporter
 from appliance.seal.requirement import Requirement
+from appliance.stream import Stream
 from attest import console, lockfile
 from attest.errors import EnvironmentProblem, Unsupported
 from attest.files import read_file
@@ -159,6 +165,19 @@ def run(
         ),
     ] = None,
     capsule: Annotated[Path | None, typer.Option(help="With --appraise, collateral: see `attest capsule`.")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show on this terminal what models are asked and say, token by token.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan, the first prompts and their tokens; run and sign nothing."),
+    ] = False,
+    prompts: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="With --dry-run, how many samples of each suite are shown; 1 by default."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a job in sealed workers, offline, and leave a signed bundle. `appliance doctor` says what this host can do.
@@ -170,6 +189,8 @@ def run(
         appliance run examples/jobs/gsm8k.yaml --lab lab --data ../data --out bundles/gsm8k
 
         appliance run examples/jobs/gsm8k.yaml --data ../data --limit 20 --shuffle 7 --out bundles/try
+
+        appliance run examples/jobs/gsm8k.yaml --data ../data --dry-run --prompts 2
 
         appliance run examples/jobs/gsm8k.yaml --data ../data --resume bundles/gsm8k.incomplete
 
@@ -184,6 +205,12 @@ def run(
     for option, given in (("--vcek", vcek), ("--td-quote", td_quote), ("--key-certificate", key_certificate)):
         if given is not None and not attester:
             raise typer.BadParameter("expected it beside --attester", param_hint=option)
+    if prompts is not None and not dry_run:
+        raise typer.BadParameter("expected it beside --dry-run", param_hint="--prompts")
+    if stream and wall != "process":
+        raise typer.BadParameter(f"the wall {wall} lets out the bundle alone: leave it out", param_hint="--stream")
+    if stream and not sys.stdout.isatty():
+        raise typer.BadParameter("it shows prompts, on a terminal only: this is none", param_hint="--stream")
     check_wall(wall, engine=engine, image=image, runtime=runtime, tpm=tpm_state, attester=attester)
     hardware = Hardware(attester or "", vcek, td_quote, key_certificate)
     path = job or default_job()
@@ -194,6 +221,25 @@ def run(
     if resume is not None:
         out = _resumed_out(resume, out, wall, attester)
     out = out or running.default_out(loaded.job.name)
+    if dry_run:
+        refused = {
+            "--stream": stream,
+            "--resume": resume,
+            "--attester": attester,
+            "--appraise": appraise,
+            "--sign-incomplete": sign_incomplete,
+            "--wall": wall != "process",
+        }
+        if found := [option for option, value in refused.items() if value]:
+            raise typer.BadParameter(
+                "a dry run shows prompts on this terminal, and asks no lab: leave it out", param_hint=found
+            )
+        folder = engines.folder_or_build(engine, loaded.job.numerics.profile)
+        inputs = Inputs(
+            job=path, engine=folder, out=out, lock=lock, data=tuple(data or ()), require_seal=require_seal, rows=rows
+        )
+        dry.show(inputs, shown=1 if prompts is None else prompts, as_json=as_json)
+        return
     asked = Asked(
         path,
         lab,
@@ -210,7 +256,8 @@ def run(
     )
     match wall:
         case "process":
-            outcome = _in_front(asked, engines.folder_or_build(engine, loaded.job.numerics.profile), hardware)
+            folder = engines.folder_or_build(engine, loaded.job.numerics.profile)
+            outcome = _in_front(asked, folder, hardware, [model.id for model in loaded.job.models] if stream else None)
         case "container":
             opened = rootfs.open_image(image or rootfs.DEFAULT)
             outcome = _in_container(asked, opened, engine, runtime)
@@ -238,7 +285,8 @@ def _resumed_out(folder: Path, out: Path | None, wall: Wall, attester: str | Non
     return folder.with_name(folder.name.removesuffix(resuming.SUFFIX))
 
 
-def _in_front(asked: Asked, engine: Path, hardware: Hardware) -> running.Outcome:
+def _in_front(asked: Asked, engine: Path, hardware: Hardware, streamed: Sequence[str] | None = None) -> running.Outcome:
+    """`streamed`: the models, where what they say is to be shown while they say it."""
     lab = asked.open_lab()
     request = running.Request(
         job=asked.job,
@@ -253,8 +301,9 @@ def _in_front(asked: Asked, engine: Path, hardware: Hardware) -> running.Outcome
         resume=asked.resume,
         rows=asked.rows,
     )
-    with hardware.speaking() as attester, Reporter() as progress:
-        return running.run(replace(request, attester=attester), progress)
+    stream = nullcontext() if streamed is None else Stream(streamed, sys.stdout.fileno())
+    with hardware.speaking() as attester, Reporter(bars=streamed is None) as progress, stream as listener:
+        return running.run(replace(request, attester=attester, listener=listener), progress)
 
 
 def _in_container(asked: Asked, image: rootfs.Image, engine: Path | None, runtime: Runtime | None) -> running.Outcome:

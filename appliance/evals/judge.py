@@ -43,6 +43,11 @@ class Judge(Scorer):
     """Let it give a reason of at most so many characters before its verdict, as JSON; 0: it says the verdict alone."""
 
     @property
+    def tokens(self) -> int:
+        """What a ruling may have."""
+        return VERDICT_TOKENS + self.reason_chars
+
+    @property
     def grammar(self) -> str:
         """What the judge may say, in GBNF."""
         if not self.reason_chars:
@@ -68,7 +73,7 @@ def judge(scene: Scene, spec: Judge, answer: Answer) -> Steps[Outcome]:
         for role, source in sources
         if source is not None
     )
-    sampling = Sampling(max_tokens=VERDICT_TOKENS + spec.reason_chars)
+    sampling = Sampling(max_tokens=spec.tokens)
     ask = Ask(messages, role="judge", label=spec.label, sampling=sampling, grammar=spec.grammar)
     ruling = yield from ask_one(ask)
     if ruling.error is not None:

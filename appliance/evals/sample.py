@@ -32,8 +32,8 @@ class Sample:
         self.planned = planned
         self.record: SampleRecord | None = None
         self._stream = f"{planned.suite.name}/{task.id}"
-        self._scene = Scene(planned.suite, task, planned.grammar, Dice(job.seed, self._stream), templates, History())
-        self._steps = solvers.solve(self._scene)
+        self.scene = Scene(planned.suite, task, planned.grammar, Dice(job.seed, self._stream), templates, History())
+        self._steps = solvers.solve(self.scene)
         self._asked = 0
         self._asks: Sequence[Ask | Trial] = ()
         self._answers: dict[int, Answer] = {}
@@ -55,7 +55,7 @@ class Sample:
         answers = [self._answers.pop(number) for number in range(len(self._asks))]
         for ask, answer in zip(self._asks, answers, strict=True):
             if isinstance(ask, Ask):  # what came of a trial is a fact of its scorer
-                self._scene.history.turn(ask, answer, self.planned.models[ask.role][1])
+                self.scene.history.turn(ask, answer, self.planned.models[ask.role][1])
         self._asked += len(self._asks)
         return self._go_on(answers)
 
@@ -75,7 +75,7 @@ class Sample:
         return [(self.planned.models[ask.role][0] if isinstance(ask, Ask) else PROGRAMS, ask) for ask in self._asks]
 
     def _ended(self, outcome: Outcome) -> SampleRecord:
-        task, events = self._scene.task, tuple(self._scene.history.events)
+        task, events = self.scene.task, tuple(self.scene.history.events)
         common: dict[str, Any] = {
             "model": self.planned.model,
             "suite": self.planned.suite.name,

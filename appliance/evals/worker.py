@@ -1,4 +1,7 @@
-"""The eval worker: one sealed process that reads the data sets, makes the prompts and scores what comes back."""
+"""The eval worker: one sealed process that reads the data sets, makes the prompts and scores what comes back.
+
+In a dry run it makes the prompts, and nothing comes back but their tokens (`appliance.evals.preview`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from appliance import schedule
 from appliance.evals import dataset, plan, prompts
 from appliance.evals.dataset import Row
 from appliance.evals.plan import Planned
+from appliance.evals.preview import Preview, previews
 from appliance.evals.prompts import Selection
 from appliance.evals.run import run
 from appliance.evals.suite import Suite
@@ -41,15 +45,19 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], _prepared:
     planned = make_plan(job, config, fds)
     entries = [each.entry() for each in planned]
     link.send_json(Kind.READY, [entry.model_dump(mode="json") for entry in entries])
-    records = finished(link, planned)
-
+    records, dry_run = finished(link, planned), config["dry_run"]
     with contextlib.suppress(Stopped):
         stages = schedule.stages(job, [frozenset(name for _, name in each.models.values()) for each in planned])
         end = 0
         for number, stage in enumerate(stages):
             if number and link.receive().kind == Kind.STOP:  # else the word that this stage's models are loaded
                 raise Stopped
-            end += sum(entries[place].samples for place in stage.entries)
+            size = sum(entries[place].samples for place in stage.entries)
+            end += size
+            if dry_run is not None:
+                for preview in previews(job, planned, LinkDesk(link), dry_run, range(end - size, end)):
+                    link.send(Kind.SAMPLE, _within(preview))
+                continue
             for record in run(job, planned, LinkDesk(link), range(len(records), end)):
                 kept, line = fitting(record)
                 link.send(Kind.SAMPLE, line)
@@ -83,6 +91,15 @@ def fitting(record: SampleRecord) -> tuple[SampleRecord, bytes]:
     none: dict[str, Any] = {"decisive": None, "scores": {}, "unscored": {}, "facts": {}}
     failed = record.model_copy(update={**BULKY, **none, "error": SampleError(code="size", message=message)})
     return failed, canonical.dump_model(failed)
+
+
+def _within(preview: Preview) -> bytes:
+    """The JSON of a preview; without its prompts where no frame can carry them."""
+    line = canonical.dump_model(preview)
+    if len(line) <= MAX_PAYLOAD_BYTES:
+        return line
+    asks = tuple(ask.model_copy(update={"shown": None}) for ask in preview.asks)
+    return canonical.dump_model(preview.model_copy(update={"asks": asks}))
 
 
 class LinkDesk:

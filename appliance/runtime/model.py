@@ -26,20 +26,22 @@ class RequestError(Exception):
 class Model:
     """A loaded model. `library` is the binding's module, `fd` a descriptor of the model's file.
 
+    With `vocabulary_only` nothing of the weights is read: it makes prompts, and can run nothing.
     Raises `RequestError` for a file that llama.cpp refuses (`load`) and for an architecture that the scheduler cannot
     run (`unsupported`), `ChatTemplateError` for a template that does not
     compile.
     """
 
-    def __init__(self, library: Any, fd: int) -> None:
+    def __init__(self, library: Any, fd: int, *, vocabulary_only: bool = False) -> None:
         self.library = library
-        self.handle = _load(library, fd)
+        self.handle = _load(library, fd, vocabulary_only=vocabulary_only)
         """The `llama_model *`."""
         self.vocab = library.llama_model_get_vocab(self.handle)
         """The `llama_vocab *`."""
         self.vocabulary = int(library.llama_vocab_n_tokens(self.vocab))
         """Number of tokens, the length of a row of logits."""
-        self.trained_tokens = int(library.llama_model_n_ctx_train(self.handle))
+        stated = self._stated_context() if vocabulary_only else library.llama_model_n_ctx_train(self.handle)
+        self.trained_tokens = int(stated)
         """Context length that the model was trained for; 0 where the file does not say."""
         if problem := _unsupported(library, self.handle):
             raise RequestError("unsupported", problem)
@@ -90,6 +92,17 @@ class Model:
         """Whether `token` ends a generation."""
         return bool(self.library.llama_vocab_is_eog(self.vocab, token))
 
+    def _stated_context(self) -> int:
+        """The context length in the file's header: without the weights llama.cpp leaves its own number at zero."""
+        text = self._metadata(self._metadata("general.architecture") + ".context_length")
+        return int(text) if text.isascii() and text.isdecimal() else 0
+
+    def _metadata(self, key: str) -> str:
+        """The value of `key` in the file's header, as text; empty where there is none."""
+        buffer = ctypes.create_string_buffer(64)
+        found = int(self.library.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))) >= 0
+        return buffer.value.decode("utf-8", "replace") if found else ""
+
     def _chat_template(self) -> ChatTemplate | None:
         source = self.library.llama_model_chat_template(self.handle, None)
         if not source:
@@ -121,9 +134,10 @@ def _unsupported(library: Any, handle: Any) -> str | None:
     return None
 
 
-def _load(library: Any, fd: int) -> Any:
+def _load(library: Any, fd: int, *, vocabulary_only: bool) -> Any:
     params = library.llama_model_default_params()
     params.n_gpu_layers = 0
+    params.vocab_only = vocabulary_only
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fdopen.restype = ctypes.c_void_p
     os.lseek(fd, 0, os.SEEK_SET)

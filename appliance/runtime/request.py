@@ -137,6 +137,11 @@ class Generate:
             logits_digest="sha256:" + self._fingerprint.hexdigest(),
         )
 
+    @property
+    def text(self) -> bytes:
+        """What it has said so far."""
+        return self._text
+
     def _stop_at(self, added: int) -> int:
         """Where the first stop string begins, or -1; only the `added` last bytes are new."""
         found = [self._text.find(item, max(0, len(self._text) - added - len(item))) for item in self._stops]
@@ -155,8 +160,9 @@ class Choose:
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt, self.context_tokens)
-        self._option_tokens = [self.model.tokenize(text, special=False, add_bos=False) for text in self.options]
-        for text, tokens in zip(self.options, self._option_tokens, strict=True):
+        self.option_tokens = [self.model.tokenize(text, special=False, add_bos=False) for text in self.options]
+        """Token ids of each option."""
+        for text, tokens in zip(self.options, self.option_tokens, strict=True):
             if not tokens or len(self.prompt) + len(tokens) > self.context_tokens:
                 raise RequestError("option", f"option {text[:80]!r} is empty or does not fit into the context")
         self._totals = [0.0] * len(self.options)
@@ -174,7 +180,7 @@ class Choose:
             return [Chain(self, list(self.prompt), len(self.prompt) - 1)]
         if self._phase > 2:
             return []
-        for option, tokens in enumerate(self._option_tokens):
+        for option, tokens in enumerate(self.option_tokens):
             if len(tokens) > 1:
                 self._option_of[Chain(self, [*self.prompt, *tokens[:-1]], len(self.prompt))] = option
         return list(self._option_of)
@@ -197,12 +203,12 @@ class Choose:
                 logits_digest="sha256:" + fingerprint.hexdigest(),
             )
             for text, tokens, total, fingerprint in zip(
-                self.options, self._option_tokens, self._totals, self._fingerprints, strict=True
+                self.options, self.option_tokens, self._totals, self._fingerprints, strict=True
             )
         ]
 
     def _add(self, option: int, logits: sampler.Logits) -> None:
-        token = self._option_tokens[option][self._seen[option]]
+        token = self.option_tokens[option][self._seen[option]]
         self._totals[option] += sampler.logprob(logits, token)
         self._fingerprints[option].update(logits.data)
         self.greedy[option] = self.greedy[option] and int(logits.argmax()) == token

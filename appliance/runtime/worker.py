@@ -4,6 +4,8 @@
 2. answer the first request alone, so that a run shows early what it does
 3. test on this host that the numerics contract holds, and report it
 4. take what has come, do one turn of the scheduler, send what has ended; and again
+
+In a dry run it makes prompts instead (`appliance.runtime.preview`).
 """
 
 from __future__ import annotations
@@ -14,22 +16,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from appliance.frames import Frame, Kind
-from appliance.runtime import binding, selftest
+from appliance.runtime import binding, preview, selftest
 from appliance.runtime.chat import ChatTemplateError
 from appliance.runtime.context import Context
-from appliance.runtime.gbnf import GrammarError
-from appliance.runtime.grammar import Constraint, Grammars, Pieces
 from appliance.runtime.model import Model, RequestError
-from appliance.runtime.request import Choose, Deadline, Generate, Request, Roll
+from appliance.runtime.reading import Reading, explain
+from appliance.runtime.request import Choose, Generate, Request
 from appliance.runtime.scheduler import Finished, Scheduler
 from appliance.worker import Link, main
 from attest import canonical
 from attest.errors import EnvironmentProblem, MalformedInput, Unsupported
-from attest.job import Numerics, Sampling
-from attest.sample import Message
+from attest.job import Numerics
 
 LEAST_SLOTS = 2
 """Copying a prefix takes two, also where samples run one at a time."""
+ASKED_CHARS = 600
+"""Of a prompt's last message, what is streamed."""
 
 
 def prepare(fds: Mapping[str, int]) -> Any:
@@ -46,8 +48,13 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], library: A
     threads = min(numerics.threads, len(os.sched_getaffinity(0)))
     # 1. The model.
     with _explained(config["id"]):
-        model = Model(library, fds["model"])
+        model = Model(library, fds["model"], vocabulary_only=config["dry_run"])
         context_tokens = min(config["context_tokens"], model.trained_tokens or config["context_tokens"])
+    if config["dry_run"]:
+        link.send(Kind.READY, b"")
+        preview.work(link, model, context_tokens)
+        return
+    with _explained(config["id"]):
         context = Context(
             model,
             slots=max(numerics.sequences, LEAST_SLOTS),
@@ -57,14 +64,15 @@ def serve(link: Link, config: dict[str, Any], fds: Mapping[str, int], library: A
         )
     link.send(Kind.READY, b"")
     # 2. The first request.
-    more = Desk(link, model, context, context_tokens).answer_first()
+    stream = config["stream"]
+    more = Desk(link, model, context, context_tokens, stream=stream).answer_first()
     # 3. The self-test.
     with _explained(config["id"]):
         report = selftest.run(context, config["id"], threads=threads)
     link.send(Kind.TESTED, canonical.dump_model(report))
     # 4. The other requests.
     if more:
-        Desk(link, model, context, context_tokens).work()
+        Desk(link, model, context, context_tokens, stream=stream).work()
 
 
 @contextmanager
@@ -81,15 +89,15 @@ def _explained(model: str) -> Iterator[None]:
 
 
 class Desk:
-    """Takes requests from the link, has the scheduler run them, and sends the replies."""
+    """Takes requests from the link, has the scheduler run them, and sends the replies; with `stream` words as well."""
 
-    def __init__(self, link: Link, model: Model, context: Context, context_tokens: int) -> None:
+    def __init__(self, link: Link, model: Model, context: Context, context_tokens: int, *, stream: bool) -> None:
         self._link = link
-        self._model = model
-        self._context_tokens = context_tokens
+        self._reading = Reading(model, context_tokens)
         self._scheduler = Scheduler(context)
-        self._grammars: Grammars | None = None
         self._frames: dict[Request, Frame] = {}
+        self._told: dict[Request, int] | None = {} if stream else None
+        """Bytes of each completion that were sent while it was made."""
 
     def answer_first(self) -> bool:
         """Wait for one request, answer it, and take no other. False when a frame says stop in its place."""
@@ -98,8 +106,7 @@ class Desk:
             return False
         self._take(frame)
         while self._scheduler.busy:
-            for finished in self._scheduler.step():
-                self._answer(finished)
+            self._step()
         return True
 
     def work(self) -> None:
@@ -107,8 +114,7 @@ class Desk:
         while True:
             frame = self._link.arrived() if self._scheduler.busy else self._link.receive()
             if frame is None:
-                for finished in self._scheduler.step():
-                    self._answer(finished)
+                self._step()
             elif frame.kind == Kind.STOP:
                 return
             elif frame.kind == Kind.CANCEL:
@@ -116,44 +122,34 @@ class Desk:
             else:
                 self._take(frame)
 
+    def _step(self) -> None:
+        ended = self._scheduler.step()
+        if self._told is not None:
+            self._tell(self._told)
+        for finished in ended:
+            self._answer(finished)
+
+    def _tell(self, told: dict[Request, int]) -> None:
+        """Send what completions have grown by."""
+        for request, frame in self._frames.items():
+            if isinstance(request, Generate) and (new := request.text[told[request] :]):
+                told[request] += len(new)
+                self._link.send(Kind.WORDS, new, frame.route, frame.tag)
+
     def _take(self, frame: Frame) -> None:
         try:
-            request = self._read(canonical.loads(frame.payload, "request"))
+            value = canonical.loads(frame.payload, "request")
+            request = self._reading.request(value, self._reading.prompt(value))
         except Exception as error:
             # The eval worker is not trusted either: whatever a request breaks, it breaks that request alone.
             self._reply(frame, {"error": explain(error)})
             return
         self._frames[request] = frame
+        if self._told is not None and isinstance(request, Generate):
+            self._told[request] = 0
+            asked = "".join(each["content"][:ASKED_CHARS] for each in value["messages"][-1:]).encode("utf-8", "replace")
+            self._link.send(Kind.WORDS, b"asked: " + asked + b"\nsaid: ", frame.route, frame.tag)
         self._scheduler.submit(request)
-
-    def _read(self, value: Any) -> Request:
-        if value["op"] == "roll":
-            return Roll(self._model, value["text"], self._context_tokens, Deadline(value["timeout_s"]))
-        messages = [canonical.validate(Message, message, "message") for message in value["messages"]]
-        prompt = self._model.prompt(messages, raw=value.get("raw", False) is True, tools=value.get("tools", []))
-        if not prompt and value.get("from_start") is True:
-            prompt = [self._model.first]
-        deadline = Deadline(value["timeout_s"])
-        if value["op"] == "choose":
-            return Choose(self._model, prompt, value["options"], self._context_tokens, deadline)
-        return Generate(
-            self._model,
-            prompt,
-            Sampling.model_validate(value["sampling"]),
-            value["stop"],
-            value["seed"],
-            value["stream"],
-            self._context_tokens,
-            deadline,
-            constraint=self._constraint(value),
-        )
-
-    def _constraint(self, value: Any) -> Constraint | None:
-        if value.get("grammar") is None:
-            return None
-        if self._grammars is None:
-            self._grammars = Grammars(Pieces.read(self._model.library, self._model.vocab))
-        return self._grammars.constraint(value["grammar"])
 
     def _cancel(self, frame: Frame) -> None:
         for request, asked in self._frames.items():
@@ -163,6 +159,8 @@ class Desk:
     def _answer(self, finished: Finished) -> None:
         request, error = finished
         frame = self._frames.pop(request)
+        if self._told is not None:
+            self._told.pop(request, None)
         if error is not None:
             self._reply(frame, {"error": explain(error)})
         elif isinstance(request, Generate):
@@ -175,16 +173,6 @@ class Desk:
 
     def _reply(self, frame: Frame, value: dict[str, Any]) -> None:
         self._link.send_json(Kind.REPLY, value, frame.route, frame.tag)
-
-
-def explain(error: Exception) -> dict[str, str]:
-    """What a sample's record says of the error that ended it."""
-    codes: dict[type[Exception], str] = {ChatTemplateError: "template", GrammarError: "grammar"}
-    if isinstance(error, RequestError):
-        return {"code": error.code, "message": str(error)[:2000]}
-    code = next((name for kind, name in codes.items() if isinstance(error, kind)), "request")
-    message = str(error) if code != "request" else f"{type(error).__name__}: {error}"
-    return {"code": code, "message": message[:2000]}
 
 
 if __name__ == "__main__":

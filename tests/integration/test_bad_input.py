@@ -51,12 +51,19 @@ def test_bad_rows_end_the_run_with_what_is_wrong(
     (tmp_path / "suite.yaml").write_text(SUITE.replace("DIGEST", digest_of(rows)))
     (tmp_path / "rows.csv").write_bytes(rows)
     command = [sys.executable, "-m", "appliance", "run", "job.yaml", "--lab", str(lab.path), "--engine", str(engine)]
-    done = subprocess.run(
-        [*command, "--out", "bundle"], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300
-    )
+
+    def start(*options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+
+    dry = start("--dry-run")
+    assert dry.returncode == 30, dry.stderr
+    assert said in dry.stdout + dry.stderr
+    done = start("--out", "bundle")
     told = done.stderr + "".join(path.read_text() for path in tmp_path.glob("*.incomplete/failure.txt"))
     assert done.returncode == 30, told
     assert "mine" in told or "rows.csv" in told
     assert said in told, told
     assert "Traceback" not in done.stderr
+    # A dry run says the same, but for where the worker's own words are.
+    assert dry.stderr.splitlines()[-1].partition(" and is ")[0] == done.stderr.splitlines()[-1].partition(" and is ")[0]
     assert not (tmp_path / "bundle").exists()

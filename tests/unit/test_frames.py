@@ -51,7 +51,7 @@ def background(work: Callable[[], object]) -> threading.Thread:
 def test_the_form_is_the_documented_one() -> None:
     assert pack(Kind.SAMPLE, b"abc", 5, 258) == b"\x00\x00\x00\x03\x06\x05\x00\x00\x01\x02abc"
     assert pack(Kind.STOP, b"") == b"\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00"
-    assert [kind.value for kind in Kind] == list(range(1, 13))
+    assert [kind.value for kind in Kind] == list(range(1, 14))
 
 
 @settings(max_examples=60)

@@ -20,6 +20,7 @@ from appliance.programs import PROGRAMS
 from appliance.programs.pool import Programs
 from appliance.relay import Station, WorkerFailure, finish, relay
 from appliance.seal.launch import Worker
+from appliance.stream import Listener
 from appliance.transcript import TranscriptWriter
 
 
@@ -75,7 +76,13 @@ def writer(tmp_path: Path) -> Iterator[TranscriptWriter]:
         yield made
 
 
-def carry(evals: Station, models: list[Station], writer: TranscriptWriter, seconds: float = 20) -> bytes:
+def carry(
+    evals: Station,
+    models: list[Station],
+    writer: TranscriptWriter,
+    seconds: float = 20,
+    listener: Listener | None = None,
+) -> bytes:
     return relay(
         evals,
         models,
@@ -84,6 +91,7 @@ def carry(evals: Station, models: list[Station], writer: TranscriptWriter, secon
         end=time.monotonic() + seconds,
         on_sample=lambda: None,
         on_tested=lambda _route, _payload: None,
+        listener=listener,
     )
 
 
@@ -110,6 +118,50 @@ def test_replies_come_back_in_any_order_with_their_route_and_tag(start: Any, wri
     assert carry(start("eval", evals), [start("model.a", idle), start("model.b", model)], writer) == b"done"
     assert got == [(Kind.REPLY, 1, tag, b"%d" % tag * 2) for tag in (0, 2**32 - 1, 7)]
     assert writer.samples == [b"{}"]
+
+
+class Heard:
+    """Keeps what a listener is told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int, bytes | None]] = []
+
+    def said(self, route: int, tag: int, data: bytes) -> None:
+        self.told.append((route, tag, data))
+
+    def ended(self, route: int, tag: int) -> None:
+        self.told.append((route, tag, None))
+
+
+def speaks(end: End) -> None:
+    """Says two words before it replies."""
+    frame = end.receive()
+    for word in (b"a", b"\x1b"):
+        end.send(Kind.WORDS, word, frame.route, frame.tag)
+    end.send(Kind.REPLY, b"{}", frame.route, frame.tag)
+
+
+def asks_once(end: End) -> None:
+    end.send(Kind.REQUEST, b"?", 0, 7)
+    assert end.receive().kind == Kind.REPLY
+    end.send(Kind.RESULTS, b"done")
+
+
+def test_words_are_for_who_asked_to_hear_them(start: Any, writer: TranscriptWriter) -> None:
+    heard = Heard()
+    assert carry(start("eval", asks_once), [start("model.a", speaks)], writer, listener=heard) == b"done"
+    assert heard.told == [(0, 7, b"a"), (0, 7, b"\x1b"), (0, 7, None)]
+    with pytest.raises(WorkerFailure, match=r"model\.a: WORDS is out of place"):
+        carry(start("eval", asks_once), [start("model.a", speaks)], writer)
+
+
+def test_words_about_what_nobody_asked_are_out_of_place(start: Any, writer: TranscriptWriter) -> None:
+    def babbles(end: End) -> None:
+        end.send(Kind.WORDS, b"a", 0, end.receive().tag + 1)
+        idle(end)
+
+    with pytest.raises(WorkerFailure, match=r"model\.a: WORDS is out of place"):
+        carry(start("eval", asks_once), [start("model.a", babbles)], writer, listener=Heard())
 
 
 def test_both_sides_may_write_much_before_they_read(start: Any, writer: TranscriptWriter) -> None:

@@ -100,12 +100,13 @@ class OneByOne:
     """A list of queries that is known beforehand, asked in order until one succeeds."""
 
     def __init__(self, queries: Sequence[Proposal]) -> None:
-        self._left = list(queries)
+        self.left = list(queries)
+        """Those that were not asked yet."""
 
     def propose(self) -> Steps[Sequence[Proposal]]:
         """The next one."""
         yield from ()
-        return [self._left.pop(0)] if self._left else []
+        return [self.left.pop(0)] if self.left else []
 
     def observe(self, seen: Sequence[Seen]) -> None:
         """What came of it changes nothing."""
