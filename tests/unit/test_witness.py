@@ -19,7 +19,7 @@ from appliance.enrol import digest_of_key
 from appliance.notary import lab as notary
 from appliance.notary.lab import Lab
 from attest import canonical, cosignature, durable, growth, trust, witness, witnessed
-from attest.checkpoint import Checkpoint, TrustedLog, check_cosigned
+from attest.checkpoint import Checkpoint, NoteSignature, TrustedLog, check_cosigned
 from attest.cosignature import Signer
 from attest.dsse import b64encode
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError, VitrineError
@@ -141,6 +141,23 @@ def test_a_cosignature_is_of_one_witness_one_tree_and_one_time(lab: Lab, state: 
     with pytest.raises(VerificationError, match="witness/signature"):
         other = replace(cosigned.note, text=cosigned.note.text.replace("\n3\n", "\n4\n"))
         cosignature.check(replace(cosigned, note=other), [SIGNER.witness])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "good"), [(0, False), (1, True), (cosignature.MAX_TIME - 1, True), (cosignature.MAX_TIME, False)]
+)
+def test_the_times_of_cosignatures_are_bounded(lab: Lab, seconds: int, good: bool) -> None:
+    """Each is signed as it says."""
+    tree = head(lab)
+    message = f"cosignature/v1\ntime {seconds}\n{tree.note.text}".encode()
+    line = NoteSignature(SIGNER.name, SIGNER.witness.hint, seconds.to_bytes(8, "big") + SIGNER.key.sign(message))
+    signed = replace(tree, note=replace(tree.note, signatures=(*tree.note.signatures, line)))
+    if good:
+        (found,) = cosignature.check(signed, [SIGNER.witness])
+        assert found.time.timestamp() == seconds
+    else:
+        with pytest.raises(MalformedInput, match="a time and 64 bytes"):
+            cosignature.check(signed, [SIGNER.witness])
 
 
 @settings(deadline=None)
@@ -308,6 +325,18 @@ def test_a_bundle_is_seen_by_the_witnesses_that_cosigned_its_log(lab: Lab, state
     ):
         with pytest.raises(VerificationError, match=code):
             witnessed.check(changed, *of, logs(lab), witnesses)
+
+
+def test_a_witnessed_file_is_not_made_of_two_logs(lab: Lab, state: Path, tmp_path: Path) -> None:
+    """Both hold the bundle's entries in their places, and went on in two ways."""
+    bundle = run(lab, tmp_path / "bundle")
+    twin = notary.open_lab(Path(shutil.copytree(lab.path, tmp_path / "twin")), now=Clock())
+    register(lab)
+    register(twin)
+    cosigned = cosign(twin, state)
+    with pytest.raises(VerificationError, match="log/"):
+        seen(lab, cosigned, bundle)
+    assert seen(twin, cosigned, bundle)
 
 
 def _only(made: Witnessed, name: str) -> str:
