@@ -19,7 +19,7 @@ from appliance.enrol import digest_of_key
 from appliance.notary import lab as notary
 from appliance.notary.lab import Lab
 from attest import canonical, cosignature, durable, growth, trust, witness, witnessed
-from attest.checkpoint import Checkpoint, NoteSignature, TrustedLog, check_cosigned
+from attest.checkpoint import MAX_NOTE_CHARS, Checkpoint, NoteSignature, TrustedLog, check_cosigned
 from attest.cosignature import Signer
 from attest.dsse import b64encode
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError, VitrineError
@@ -189,6 +189,26 @@ def refused(code: str, call: Callable[[], object]) -> None:
         call()
 
 
+def test_a_witness_has_one_line_and_writes_what_can_be_read(lab: Lab, state: Path) -> None:
+    first = cosign(lab, state)
+    later = NOW + timedelta(seconds=1)
+    again = check_cosigned(witness.cosign(state, SIGNER, first, None, logs(lab), now=later), logs(lab))
+    assert [line.name for line in again.note.signatures].count(SIGNER.name) == 1
+    (remembered,) = state.glob("*.checkpoint")
+    before = remembered.read_bytes()
+    new = head(lab)
+    filler = NoteSignature("filler", bytes(4), bytes(6000))
+    while len(str(new.note)) + 8100 < MAX_NOTE_CHARS:
+        new = replace(new, note=replace(new.note, signatures=(*new.note.signatures, filler)))
+    rest = (MAX_NOTE_CHARS - len(str(new.note)) - 20) * 3 // 4 - 4
+    last = NoteSignature("filler", bytes(4), bytes(rest // 3 * 3 + 2))
+    new = replace(new, note=replace(new.note, signatures=(*new.note.signatures, last)))
+    assert MAX_NOTE_CHARS - 50 < len(str(new.note)) <= MAX_NOTE_CHARS
+    with pytest.raises(MalformedInput, match="at most"):
+        witness.cosign(state, SIGNER, new, None, logs(lab), now=later)
+    assert remembered.read_bytes() == before
+
+
 def test_forks_and_older_states_are_refused_and_change_nothing(lab: Lab, state: Path, tmp_path: Path) -> None:
     saved = shutil.copytree(lab.path, tmp_path / "saved")
     register(lab)
@@ -337,6 +357,22 @@ def test_a_witnessed_file_is_not_made_of_two_logs(lab: Lab, state: Path, tmp_pat
     with pytest.raises(VerificationError, match="log/"):
         seen(lab, cosigned, bundle)
     assert seen(twin, cosigned, bundle)
+
+
+def test_a_witnessed_file_is_of_entries_that_were_cosigned(lab: Lab, state: Path, tmp_path: Path) -> None:
+    twin = notary.open_lab(Path(shutil.copytree(lab.path, tmp_path / "twin")), now=Clock())
+    bundle, other = run(lab, tmp_path / "bundle"), run(twin, tmp_path / "other")
+    cosigned = cosign(lab, state)
+    assert seen(lab, cosigned, bundle)
+    with pytest.raises(VerificationError, match="witness/not-in-tree"):
+        seen(lab, cosigned, other)  # in the same places of another log
+    # The signature is the first entry after the tree, its intent the last one in it.
+    key = ec.generate_private_key(ec.SECP256R1())
+    receipt = lab.register({"job_digest": JOB, "lock_digest": LOCK, "key_digest": digest_of_key(key)})
+    between = cosign(lab, state, cosigned.size)
+    late = (sign(lab, key), canonical.dump_model(receipt))
+    with pytest.raises(VerificationError, match="witness/not-in-tree"):
+        seen(lab, between, late)
 
 
 def _only(made: Witnessed, name: str) -> str:
