@@ -18,7 +18,14 @@ from tests.tools.manifests import MANIFEST, D, self_test
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOTHING = Given(
-    nonce=False, lock=False, machine=None, assurance=("signed", "measured"), appraisals=(), witnesses=(), counter=None
+    nonce=False,
+    lock=False,
+    machine=None,
+    assurance=("signed", "measured"),
+    appraisals=(),
+    witnesses=(),
+    counter=None,
+    kept=(),
 )
 SEEN = Cosigned(WitnessKey("auditor.example", bytes(32)), NOW)
 

@@ -57,7 +57,7 @@ def test_a_package_is_of_its_moment() -> None:
 
 
 def test_without_a_tpm_there_is_no_image_and_no_counter() -> None:
-    found = evidence.read(package("tdx"), "start")
+    found = evidence.read(package("nvidia-gpu"), "start")
     assert (evidence.image(found), evidence.counter(found)) == (None, None)
     with pytest.raises(VerificationError, match="evidence/missing"):
         evidence.identify(found, ())

@@ -171,6 +171,7 @@ QUOTED = machine.Quoted(
     boot=(3, 1),
     clock_ms=1000,
     counter=None,
+    versions=(),
 )
 
 
