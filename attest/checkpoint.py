@@ -128,8 +128,8 @@ def parse_note(note: str) -> Note:
 
     if len(note) > MAX_NOTE_CHARS or any(char != "\n" and ord(char) < 32 for char in note):
         raise malformed(f"expected at most {MAX_NOTE_CHARS} characters, none a control character but newline")
-    text, blank, lines = note.partition("\n\n")
-    if not blank or not lines.endswith("\n"):
+    text, _, lines = note.partition("\n\n")
+    if not lines.endswith("\n"):
         raise malformed("expected text, one blank line, and signature lines that end in a newline")
     signatures = []
     for line in lines[:-1].split("\n"):

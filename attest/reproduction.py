@@ -178,8 +178,7 @@ def difference(ours: JSON, theirs: JSON, place: str = "") -> tuple[str, JSON, JS
     """Where two values first differ, and what stands there; tokens before anything that follows from them."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         first = ("prompt_tokens", "tokens", "events", "generation")
-        names = [*(name for name in first if name in ours or name in theirs), *sorted({*ours, *theirs} - set(first))]
-        for name in names:
+        for name in (*first, *sorted({*ours, *theirs} - set(first))):
             left, right = ours.get(name), theirs.get(name)
             if left != right:
                 return difference(left, right, f"{place}.{name}".removeprefix("."))

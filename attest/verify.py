@@ -244,16 +244,11 @@ def _read_statement(signature: VerifiedSignature) -> Statement:
 
 def check_files(files: Mapping[str, bytes], manifest: ExecutionManifest) -> None:
     """Raises `VerificationError` (layer `files`) unless `files`, `FILES` among them, are those of `manifest`."""
-    names = [entry.name for entry in manifest.files]
     besides = [*([START] if manifest.evidence else []), *([INSPECT] if INSPECT in files else [])]
-    wanted = sorted([*FILES, *besides])
-    if names != wanted:
-        raise VerificationError("files", "list", expected=wanted, found=names)
+    _equal("files", "list", sorted([*FILES, *besides]), [entry.name for entry in manifest.files])
     # The evidence of the end bears the statement's digest, so that the statement cannot name it.
-    machine = [name for name in MACHINE if name in files]
-    if machine != (list(MACHINE) if manifest.evidence else []):
-        wanted = list(MACHINE) if manifest.evidence else ["no evidence of hardware"]
-        raise VerificationError("files", "evidence", expected=wanted, found=machine)
+    wanted, machine = list(MACHINE) if manifest.evidence else [], [name for name in MACHINE if name in files]
+    _equal("files", "evidence", wanted, machine)
     for entry in manifest.files:
         found = digest_of(files[entry.name])
         if (found, len(files[entry.name])) != (entry.digest, entry.size_bytes):

@@ -68,13 +68,15 @@ def issue(
     public: object = None,
     issuer_name: str | None = None,
     serial: int | None = None,
+    subject: x509.Name | None = None,
 ) -> Issued:
-    """A certificate; without an issuer, self-signed. `signed_by`, `public` and `issuer_name` make wrong ones."""
+    """A certificate; without an issuer, self-signed. `signed_by`, `public` and `issuer_name` make wrong ones, and
+    `subject` one without a common name."""
     own = key(common)
     above = name(issuer_name) if issuer_name else issuer.certificate.subject if issuer else name(common)
     builder = (
         x509.CertificateBuilder()
-        .subject_name(name(common))
+        .subject_name(name(common) if subject is None else subject)
         .issuer_name(above)
         .public_key(public or own.public_key())  # type: ignore[arg-type]
         .serial_number(serial or x509.random_serial_number())

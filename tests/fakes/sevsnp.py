@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.fakes.der import without_end
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 SHA384 = hashes.SHA384()
@@ -251,16 +253,7 @@ class Vendor:
 
     def crl_without_end(self) -> bytes:
         """A signed revocation list that has no `nextUpdate`, which X.509 leaves optional."""
-        whole = x509.load_der_x509_crl(self.crl())
-        tbs = whole.tbs_certlist_bytes
-        at = tbs.rindex(b"\x17\x0d")
-        content = tbs[3:at] + tbs[at + 15 :]
-        assert tbs[1] == 0x81 and len(content) >= 128
-        tbs = tbs[:2] + bytes([len(content)]) + content
-        signature = self._key("ark").sign(tbs, PSS, SHA384)
-        algorithm = tbs[6 : 8 + tbs[7]]
-        body = tbs + algorithm + b"\x03\x82\x01\x01\x00" + signature
-        return b"\x30\x82" + len(body).to_bytes(2, "big") + body
+        return without_end(self.crl(), lambda tbs: self._key("ark").sign(tbs, PSS, SHA384))
 
     def _key(self, purpose: str) -> rsa.RSAPrivateKey:
         return rsa_key(f"{self.product} {purpose}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,32 @@ from appliance.enclave import measured
 from appliance.enclave.tpm_device import Tpm
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.protocol import Enrolment, Intent, Register
-from attest import canonical, eventlog, evidence, reference
+from attest import canonical, eventlog, evidence, hardware, reference, trust, verify
 from attest.binding import StartStatement, binding
 from attest.digest import digest_of, sha256
 from attest.errors import VerificationError
 from attest.evidence import Evidence
 from tests.tools import swtpm
 from tests.tools.quoted import INPUTS, Quoted, parts
+
+
+def test_a_run_is_checked_with_its_start_and_its_end(quoted: Quoted) -> None:
+    _, _, log, given = parts(quoted)
+    files = quoted.files()
+    signature = trust.verify_signature(files[verify.SIGNATURE], quoted.made.trusted_root, identity="https://*")
+    manifest = quoted.verify(files).manifest
+    found = hardware.Run(files, manifest, given["key"], digest_of(signature.payload), log)
+    assert hardware.check(found, ()) is None
+    assert hardware.check(found, [quoted.values]) == quoted.values
+    other_lock = manifest.model_copy(update={"lock": manifest.lock.model_copy(update={"digest": digest_of(b"other")})})
+    more = manifest.model_copy(update={"evidence": ("tpm", "tdx")})
+    for changed, code in (
+        ({"manifest": other_lock}, "tpm/nonce"),  # which the end does not bear
+        ({"statement": digest_of(b"other")}, "tpm/nonce"),  # which the start does not
+        ({"manifest": more}, "evidence/platforms"),
+    ):
+        with pytest.raises(VerificationError, match=code):
+            hardware.check(replace(found, **changed), ())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("what", ["nonce", "key", "job", "lock", "log"])
@@ -119,6 +139,17 @@ def test_nothing_else_is_measured_between_start_and_end(quoted: Quoted, tmp_path
         tpm.extend(8, bytes(range(32)))
         with pytest.raises(VerificationError, match="machine/changed"):
             story.check(start, story.end(attester))
+
+
+def test_a_run_is_told_to_a_machine_once(quoted: Quoted, tmp_path: Path) -> None:
+    """A second program on the machine tells it of the same run again, and quotes the end of that."""
+    story = Story(quoted)
+    with swtpm.started(tmp_path / "state") as tpm:
+        start = story.start(told(tpm))
+        again = MachineAttester(tpm, swtpm.EVENT_LOG)
+        story.start(again)
+        with pytest.raises(VerificationError, match="evidence/before"):
+            story.check(start, story.end(again))
 
 
 # --- the lab appraises before it registers ---------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,7 +23,6 @@ from attest.errors import EnvironmentProblem, Exit, VerificationError, VitrineEr
 from attest.policy import Policy
 from attest.verify import Verified
 from tests.conftest import ROOT, SMALL_JOB, Made, quiet
-from tests.tools.resign import Change, resign
 
 NONCE = "00112233445566778899aabbccddeeff"
 
@@ -230,66 +228,3 @@ def test_no_worker_outlives_its_run(made: Made) -> None:
     time.sleep(0.1)
     assert children(b"appliance.runtime.worker") == []
     assert children(b"appliance.evals.worker") == []
-
-
-def lie(path: str, value: object) -> Change:
-    """A change of one value in the predicate, at a dotted path."""
-
-    def change(signed: Any, _files: dict[str, bytes]) -> None:
-        target = signed["predicate"]
-        *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-        for part in parents:
-            target = target[part]
-        target[last] = value
-
-    return change
-
-
-DIGEST = "sha256:" + "0" * 64
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("suites.0.scores.0.estimate.value", "1.000001"),
-        ("suites.0.failed", 1),
-        ("claims.0.value", "0.123456"),
-        ("counts.planned", 11),
-        ("complete", False),
-        ("ended_by", "interrupted"),
-        ("wall", "container"),
-        ("wall", "vm"),
-        ("evidence", ["tpm"]),
-        ("container", {"image": DIGEST, "plan": DIGEST, "runtime": "runc"}),
-        ("job.attempt", 99),
-        ("job.nonce", "ff" * 16),
-        ("job.digest", DIGEST),
-        ("job.name", "other"),
-        ("job.intent_index", 12345),
-        ("lock.digest", DIGEST),
-        ("lock.version", 9),
-        ("engine.library", DIGEST),
-        ("engine.record", DIGEST),
-        ("engine.profile", "portable"),
-        ("boot.registers.model", "0" * 64),
-        ("seal.0.plan", DIGEST),
-        ("seal.0.probes", 1000),
-        ("seal.1.level", "partial"),
-        ("numerics.threads", 7),
-        ("started", "2020-01-01T00:00:00Z"),
-        ("ended", "2099-01-01T00:00:00Z"),
-        ("plan.0.samples", 5),
-        ("results_digest", DIGEST),
-        ("transcript.root", DIGEST),
-        ("transcript.head", DIGEST),
-        ("transcript.samples", 11),
-        ("files.0.digest", DIGEST),
-        ("files.0.size_bytes", 1),
-        ("files.0.name", "evidence/other.json"),
-    ],
-)
-def test_lab_that_signs_a_false_manifest_is_caught(made: Made, path: str, value: object) -> None:
-    assert verify.verify(resign(made), made.trusted_root).results == check(made).results
-    with pytest.raises(VitrineError) as caught:
-        verify.verify(resign(made, lie(path, value)), made.trusted_root)
-    assert caught.value.exit_code in (Exit.REJECTED, Exit.MALFORMED)

@@ -1,16 +1,19 @@
 """Mutants of the checking modules: which comparison could be deleted without a test that fails?
 
-    python -m tests.tools.mutants GROUP... [--only attest/tpm/chain.py] [--again build/mutants.jsonl]
+    python -m tests.tools.mutants GROUP... [--only attest/tpm/chain.py] [--tests FILE...] [--resume | --again] [--long]
 
 Each mutant changes one function by one thing: a comparison or a condition becomes true or false, or lets its bound in
 or out; an operand of `and` and `or`, a `not`, a call whose value nobody uses, goes away. What words an error (what
 stands in a `raise`) is left alone, and so are the bodies of modules and classes.
 
 The tests are collected and run once, with coverage a test. Then a child of this process gets a mutant's code in place
-of the function's own and runs the tests that reach the changed line, quickest first, until one fails. A child that
-takes much longer than these tests took counts as killed. Fixtures of the session are kept from the first run.
+of the function's own and runs the tests that reach the changed line, until one fails: first those that reach little
+besides, such as tests of a refusal that stands there. A child that takes much longer than these tests took counts as
+killed. Fixtures of modules and of the session are kept from the first run, and what a child writes to the tests'
+folders is gone with it: the next mutant finds the same labs. Before its mutants and after them, a module without a
+change has to pass in a child.
 
-Nothing in the tree may change while this runs.
+Nothing in the tree may change while this runs. It takes root, or `unshare -rm`, for the folders.
 """
 
 from __future__ import annotations
@@ -18,40 +21,52 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import ctypes
 import functools
 import gc
 import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 import types
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import coverage
 import pytest
 from _pytest.runner import runtestprotocol
+from _pytest.scope import Scope
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY_BYTES = 8 << 30
 SPARE_S = 180
 """What a child may take beside ten times what its tests took at first: its fixtures are made anew."""
+QUICK_S = 2.0
+"""What a test may take that is not put off until the end."""
 CONTROL = 20
 """Tests that a function without a change has to pass, of those that reach it, before its mutants are tried."""
 BROKEN = 3
 """How a child ends that could not try its mutant."""
+CLONE_NEWNS = 0x20000
+"""linux/sched.h."""
 EXAMPLES = "40"
 """Of each fuzz test: a check that only luck finds is not tested."""
 
-FORMATS = ["test_canonical", "test_merkle", "test_log", "test_log_checkpoint", "test_ledger", "test_notary_log",
-           "test_notary_lab", "test_notary_tsa", "test_policy", "test_errors", "test_digest", "test_dsse",
-           "test_bundle", "test_lockfile", "test_statement", "test_transcript", "test_eventlog",
-           "test_witness"]  # fmt: skip
+LOG = ["test_durable", "test_merkle", "test_log", "test_log_checkpoint", "test_ledger", "test_notary_log",
+       "test_notary_lab", "test_bundle", "test_transcript", "test_witness", "test_growth", "test_counter"]  # fmt: skip
+LONG = ["test_run.py::test_one_flipped_byte_stops_the_boot", "test_run.py::test_run_that_is_ended_early",
+        "test_run.py::test_incomplete_run_that_is_signed_says_so", "test_run.py::test_same_job_gives_the_same_bytes",
+        "test_run.py::test_any_flipped_byte_is_rejected", "test_run.py::test_missing_file_and_surplus_file_are_refused",
+        "test_evidence.py::test_runs_are_numbered_by_the_counter_of_the_tpm",
+        "test_reproduction.py::test_a_part_that_was_drawn_again", "test_reproduction.py::test_another_job_is_no_rerun",
+        "test_seal_claims.py::test_run_with_another_system_call_policy"]  # fmt: skip
+"""Tests that are left out: they run jobs of their own, or try the same in hundreds of places."""
 GROUPS: dict[str, tuple[list[str], list[str]]] = {
     "tpm": (["attest/tpm"], ["tests/unit/tpm", "tests/unit/test_machine_evidence.py"]),
     "sevsnp": (["attest/sevsnp"], ["tests/unit/sevsnp", "tests/unit/test_snp_launch.py"]),
@@ -71,15 +86,36 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "verify": (
         ["attest/verify.py", "attest/attempt.py", "attest/recompute.py", "attest/hardware.py", "attest/conclusions.py",
-         "attest/evidence.py", "attest/policy.py"],
-        ["tests/integration/test_evidence.py", "tests/integration/test_evidence_machine.py",
-         "tests/integration/test_run.py", "tests/unit/test_policy.py", "tests/unit/test_counter.py",
-         "tests/unit/test_witness.py", "tests/unit/test_recompute.py"],
+         "attest/reproduction.py", "attest/evidence.py", "attest/binding.py"],
+        ["tests/integration/test_verify.py", "tests/integration/test_run.py", "tests/integration/test_evidence.py",
+         "tests/integration/test_evidence_machine.py", "tests/unit/test_recompute.py",
+         "tests/integration/test_reproduction.py", "tests/integration/test_seal_claims.py",
+         "tests/unit/test_conclusions.py", "tests/unit/test_evidence_package.py", "tests/unit/test_witness.py",
+         "tests/unit/test_counter.py::test_an_intent_has_the_counter_of_the_evidence",
+         ],
+    ),
+    "judging": (
+        ["attest/appraise/platforms.py", "attest/appraise/verdict.py", "attest/appraise/policy.py",
+         "attest/appraise/image.py", "attest/tpm/policy.py", "attest/tpm/signaturelist.py", "attest/appraisal.py"],
+        ["tests/unit/test_collateral.py", "tests/unit/test_platforms.py",
+         "tests/unit/test_appraise_image.py", "tests/unit/test_verdict.py", "tests/unit/tpm/test_tpm_policy.py",
+         "tests/unit/tpm/test_tpm_signaturelist.py", "tests/integration/test_appraise.py",
+         "tests/integration/test_appraise_vectors.py"],
+    ),
+    "machine": (
+        ["attest/machine.py", "attest/policy.py", "attest/counter.py"],
+        ["tests/unit/test_machine_evidence.py", "tests/unit/test_counter.py", "tests/unit/test_policy.py"],
     ),
     "log": (
-        ["attest/leaf.py", "attest/merkle.py", "attest/checkpoint.py", "attest/log.py", "attest/policy.py",
-         "attest/cosignature.py", "attest/witnessed.py", "attest/durable.py"],
-        [f"tests/unit/{name}.py" for name in FORMATS] + ["tests/unit/signatures"],
+        ["attest/leaf.py", "attest/merkle.py", "attest/checkpoint.py", "attest/log.py", "attest/cosignature.py",
+         "attest/witnessed.py", "attest/durable.py", "attest/witness.py", "attest/growth.py", "attest/tiles.py",
+         "attest/ledger.py"],
+        [f"tests/unit/{name}.py" for name in LOG] + ["tests/unit/signatures"],
+    ),
+    "results": (
+        ["attest/aggregate.py", "attest/comparison.py", "attest/attacks.py"],
+        ["tests/unit/test_aggregate.py", "tests/unit/test_attack_results.py", "tests/unit/test_results.py",
+         "tests/unit/test_results_tables.py"],
     ),
 }  # fmt: skip
 """Modules, and the tests that are theirs."""
@@ -114,6 +150,7 @@ class Mutant:
 def mutants(path: str) -> Iterator[Mutant]:
     """Every mutant of the functions in a module."""
     tree = ast.parse((ROOT / path).read_text("utf-8"))
+    seen: Counter[tuple[str, str]] = Counter()
     for name, function in _functions(tree.body, ""):
         for node, parent, field, index in _places(function):
             for change, replacement in _changes(node, parent):
@@ -129,7 +166,9 @@ def mutants(path: str) -> Iterator[Mutant]:
                     setattr(parent, field, node)
                 else:
                     holder[index] = node
-                yield Mutant(path, node.lineno, name, change, code)
+                seen[name, change] += 1
+                again = f" ({seen[name, change]})" if seen[name, change] > 1 else ""
+                yield Mutant(path, node.lineno, name, change + again, code)
 
 
 def _functions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.AST]]:
@@ -193,10 +232,19 @@ def _changes(node: ast.AST, parent: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 class Runner:
     """A pytest plugin that runs the collected tests once, and then each mutant in a child of its own."""
 
-    def __init__(self, paths: list[str], out: Path, again: set[str]) -> None:
-        self._paths, self._out, self._again = paths, out, again
+    def __init__(self, paths: list[str], out: Path, done: set[str]) -> None:
+        self._paths, self._out, self._done = paths, out, done
         self._seconds: dict[str, float] = {}
         self._tests: dict[tuple[str, int], list[pytest.Item]] = defaultdict(list)
+        self._lines: Counter[str] = Counter()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Keep what a module's fixtures make: a bundle takes seconds, and each child would make its own."""
+        for item in session.items:
+            for fixtures in item._fixtureinfo.name2fixturedefs.values():  # type: ignore[attr-defined]
+                for fixture in fixtures:
+                    if fixture.scope == "module":
+                        fixture._scope = Scope.Session
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -204,12 +252,9 @@ class Runner:
         items = [item for item in session.items if isinstance(item, pytest.Function)]
         self._cover(items)
         found = [mutant for path in self._paths for mutant in mutants(path)]
-        found = [mutant for mutant in found if not self._again or mutant.name in self._again]
+        found = [mutant for mutant in found if mutant.name not in self._done]
         print(f"{len(found)} mutants", flush=True)
-        for mutant in {mutant.path: mutant for mutant in found}.values():
-            same = compile((ROOT / mutant.path).read_text("utf-8"), str(ROOT / mutant.path), "exec")
-            if (verdict := self._judge(replace(mutant, code=same), items, CONTROL)) not in ("survived", "not reached"):
-                raise RuntimeError(f"{mutant.path}: {mutant.function} is {verdict} without a change")
+        self._control(found, items)
         with self._out.open("a", encoding="utf-8") as file:
             for number, mutant in enumerate(found, 1):
                 verdict = self._judge(mutant, items)
@@ -218,9 +263,17 @@ class Runner:
                 file.flush()
                 if not verdict.startswith("killed"):
                     print(f"[{number}/{len(found)}] {mutant.path}:{mutant.line} {mutant.what}: {verdict}", flush=True)
+        self._control(found, items)
         return True
 
-    def _cover(self, items: list[pytest.Item]) -> None:
+    def _control(self, found: list[Mutant], items: Sequence[pytest.Item]) -> None:
+        """Without a change, tests pass in a child too. Otherwise every mutant would be killed."""
+        for mutant in {mutant.path: mutant for mutant in found}.values():
+            same = compile((ROOT / mutant.path).read_text("utf-8"), str(ROOT / mutant.path), "exec")
+            if (verdict := self._judge(replace(mutant, code=same), items, CONTROL)) not in ("survived", "not reached"):
+                raise RuntimeError(f"{mutant.path}: {mutant.function} is {verdict} without a change")
+
+    def _cover(self, items: Sequence[pytest.Item]) -> None:
         watch = coverage.Coverage(data_file=None, include=[str(ROOT / path) for path in self._paths], config_file=False)
         for number, item in enumerate(items):
             watch.start()
@@ -240,9 +293,14 @@ class Runner:
                 for context in contexts:
                     if context and (item := items[int(context)]).nodeid in self._seconds:
                         self._tests[path, line].append(item)
+                        self._lines[item.nodeid] += 1
 
-    def _judge(self, mutant: Mutant, items: list[pytest.Item], most: int | None = None) -> str:
-        tests = sorted(self._tests[mutant.path, mutant.line], key=lambda item: self._seconds[item.nodeid])[:most]
+    def _cost(self, item: pytest.Item) -> tuple[bool, int, float]:
+        seconds = self._seconds[item.nodeid]
+        return seconds > QUICK_S, self._lines[item.nodeid], seconds
+
+    def _judge(self, mutant: Mutant, items: Sequence[pytest.Item], most: int | None = None) -> str:
+        tests = sorted(self._tests[mutant.path, mutant.line], key=self._cost)[:most]
         if not tests:
             return "not reached"
         limit = SPARE_S + 10 * sum(self._seconds[item.nodeid] for item in tests)
@@ -254,7 +312,7 @@ class Runner:
             raise RuntimeError(f"{mutant.path}: {mutant.what} could not be tried")
         return {0: "survived", 1: "killed"}.get(status, "killed by time or memory")
 
-    def _run(self, mutant: Mutant, tests: list[pytest.Item], items: list[pytest.Item], limit: float) -> None:
+    def _run(self, mutant: Mutant, tests: Sequence[pytest.Item], items: Sequence[pytest.Item], limit: float) -> None:
         status = BROKEN
         try:
             os.setsid()
@@ -263,7 +321,9 @@ class Runner:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.dup2(null, 2)
+            keep(Path(items[0].config._tmp_path_factory.getbasetemp()))  # type: ignore[attr-defined]
             install(mutant)
+            gc.disable()  # it would copy all that the processes share
             status = 0
             for at, item in enumerate(tests):
                 after = tests[at + 1] if at + 1 < len(tests) else _elsewhere(item, items, len(items))
@@ -272,6 +332,25 @@ class Runner:
                     break
         finally:
             os._exit(status)
+
+
+def keep(folder: Path) -> None:
+    """From now on, what this process writes below `folder` is seen by it and its children alone."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "no namespace of mounts")
+    mount("--make-rprivate", "/")
+    beside = folder.with_name(f"{folder.name}-beside")
+    beside.mkdir(exist_ok=True)
+    mount("-t", "tmpfs", "none", str(beside))
+    for name in ("upper", "work"):
+        (beside / name).mkdir()
+    options = f"lowerdir={folder},upperdir={beside}/upper,workdir={beside}/work"
+    mount("-t", "overlay", "overlay", "-o", options, str(folder))
+
+
+def mount(*arguments: str) -> None:
+    """Run mount(8)."""
+    subprocess.run(["mount", *arguments], check=True)
 
 
 def install(mutant: Mutant) -> None:
@@ -296,11 +375,9 @@ def install(mutant: Mutant) -> None:
         raise RuntimeError(f"no function {mutant.function} of {mutant.path} in memory")
 
 
-def _elsewhere(item: pytest.Item, items: list[pytest.Item], number: int) -> pytest.Item:
-    """The next test, or for the last one a test of another file: so fixtures of the session stay."""
-    if number + 1 < len(items):
-        return items[number + 1]
-    return next((other for other in items if other.path != item.path), item)
+def _elsewhere(item: pytest.Item, items: Sequence[pytest.Item], number: int) -> pytest.Item | None:
+    """The next test, or for the last one any other: so fixtures of the session stay, and the test's own go."""
+    return items[number + 1] if number + 1 < len(items) else next((other for other in items if other is not item), None)
 
 
 def main() -> None:
@@ -308,12 +385,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="mutants of the checking modules, and whether a test fails for each")
     parser.add_argument("group", nargs="+", choices=GROUPS)
     parser.add_argument("--only", action="append", help="of their modules, these alone")
+    parser.add_argument(
+        "--tests", nargs="+", help="in place of theirs, these, which may be enough to kill most quickly"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants.jsonl")
-    parser.add_argument("--again", type=Path, help="only those that survived in this record of an earlier run")
+    parser.add_argument("--resume", action="store_true", help="leave out those that have a record in --out")
+    parser.add_argument("--again", action="store_true", help="leave out those that were killed by the record in --out")
+    parser.add_argument("--long", action="store_true", help="also with tests that run jobs of their own")
     arguments = parser.parse_args()
-    rows = [json.loads(line) for line in arguments.again.read_text("utf-8").splitlines()] if arguments.again else []
-    again = {
-        f"{row['path']} {row['function']} {row['what']}" for row in rows if not row["verdict"].startswith("killed")
+    rows = arguments.out.read_text("utf-8").splitlines() if arguments.out.exists() else []
+    verdicts = {f"{row['path']} {row['function']} {row['what']}": row["verdict"] for row in map(json.loads, rows)}
+    done = {
+        name
+        for name, verdict in verdicts.items()
+        if arguments.resume or (arguments.again and verdict.startswith("killed"))
     }
     os.environ["VITRINE_MUTATIONS"] = EXAMPLES
     os.chdir(ROOT)
@@ -323,8 +408,9 @@ def main() -> None:
         modules, tests = GROUPS[group]
         files = [f for name in modules for f in (sorted(ROOT.glob(f"{name}/*.py")) or [ROOT / name])]
         paths = [path for f in files if (path := f.relative_to(ROOT).as_posix()) in (arguments.only or [path])]
-        options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist", *tests]
-        pytest.main(options, plugins=[Runner(paths, arguments.out, again)])
+        options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist", *(arguments.tests or tests)]
+        options += [] if arguments.long else [f"--deselect=tests/integration/{name}" for name in LONG]
+        pytest.main(options, plugins=[Runner(paths, arguments.out, done)])
     sys.exit(0)
 
 

@@ -154,3 +154,14 @@ def test_a_lab_proves_that_its_log_grew(tmp_path: Path, monkeypatch: pytest.Monk
     assert consistency("fork", "eight", prove(9, "9-10")) == (10, "rolled-back")
     assert appliance_log("checkpoint", "--lab", path, "--out", tmp_path / "ten")[0] == 0
     assert consistency("fork", "ten", tmp_path / "9-10") == (10, "consistency")
+
+
+def test_a_proof_is_bounded() -> None:
+    most = Growth(1, (bytes(32),) * growth.MAX_HASHES, "note")
+    assert growth.parse(growth.write(most)) == most
+    with pytest.raises(MalformedInput, match="at most 63 hashes"):
+        growth.parse(growth.write(replace(most, hashes=(*most.hashes, bytes(32)))))
+    longest = growth.write(most) + b"A" * (growth.MAX_BYTES - len(growth.write(most)))
+    assert growth.parse(longest).hashes == most.hashes
+    with pytest.raises(MalformedInput):
+        growth.parse(longest + b"A")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +22,8 @@ from attest.checkpoint import (
     TrustedLog,
     check_checkpoint,
     check_consistency,
+    check_order,
+    check_root,
     checkpoint_text,
     load_key,
     note_hint,
@@ -36,7 +38,7 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-def der(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> bytes:
+def der(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey) -> bytes:
     return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -75,6 +77,29 @@ def test_key_ids() -> None:
     assert note_hint("any", KEY.public_key()) == LOG.key_id[:4]
     assert note_hint("log", key) == sha256(b"log\n\x01" + key.public_bytes_raw())[:4]
     assert LOG.origin == f"log.lab.example - {int.from_bytes(LOG.key_id[:8], 'big') // 2}"
+
+
+def test_notes_are_bounded() -> None:
+    exact = sign_note(text() + "x" * 9 + "\n", LOG.name, bytes(4), bytes(65))
+    exact = exact.replace("x" * 9, "x" * (9 + MAX_NOTE_CHARS - len(exact)))
+    assert len(exact) == MAX_NOTE_CHARS
+    assert parse_checkpoint(exact).size == 3
+    with pytest.raises(MalformedInput, match="at most"):
+        parse_note(exact.replace("xx", "xxx", 1))
+
+
+def test_one_size_means_one_root() -> None:
+    checkpoint = check_checkpoint(signed(text()), LOG)
+    check_root(checkpoint, bytes(32))
+    check_order(checkpoint, checkpoint)
+    with pytest.raises(VerificationError, match="log/forked"):
+        check_root(checkpoint, b"x" * 32)
+
+
+def test_keys_of_other_kinds_are_malformed() -> None:
+    for key in (rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())):
+        with pytest.raises(MalformedInput, match="expected P-256 or Ed25519"):
+            load_key(replace(LOG, public_key_der=der(key)))
 
 
 def test_an_ed25519_log() -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,48 @@ def test_the_plan_has_no_network_and_only_read_only_disks(tmp_path: Path) -> Non
 def test_a_plan_is_known_by_its_digest() -> None:
     assert plan().digest() == plan().digest()
     assert len({plan().digest(), plan(channel=True).digest(), plan(memory_mib=2048).digest()}) == 3
+
+
+QUOTED = machine.Quoted(
+    registers={register: bytes([register]) * 32 for register in range(16)},
+    key=b"a key",
+    boot=(3, 1),
+    clock_ms=1000,
+    counter=None,
+    versions=(),
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({}, None),
+        ({"clock_ms": 1001}, None),
+        ({"clock_ms": 999}, "clock"),
+        ({"key": b"another"}, "key"),
+        ({"boot": (4, 1)}, "boot"),
+        ({"boot": (3, 2)}, "boot"),
+        ({"registers": QUOTED.registers | {reference.APPLICATION: bytes(32)}}, None),
+        *(
+            ({"registers": QUOTED.registers | {register: b"x" * 32}}, "changed")
+            for register in range(reference.APPLICATION)
+        ),
+    ],
+)
+def test_two_quotes_are_of_one_boot_of_one_machine(fields: dict[str, object], code: str | None) -> None:
+    last = replace(QUOTED, **fields)  # type: ignore[arg-type]
+    if code is None:
+        machine.check_same(QUOTED, last)
+    else:
+        with pytest.raises(VerificationError, match=f"machine/{code}"):
+            machine.check_same(QUOTED, last)
+
+
+def test_the_application_register_was_told_these_digests_and_no_others() -> None:
+    told = [digest_of(b"one"), digest_of(b"two")]
+    value = sha256(sha256(INPUTS, sha256(b"one")), sha256(b"two"))
+    quoted = replace(QUOTED, registers=QUOTED.registers | {reference.APPLICATION: value})
+    machine.check_application(quoted, INPUTS.hex(), told)
+    for before, digests in ((bytes(32).hex(), told), (INPUTS.hex(), told[:1]), (INPUTS.hex(), [*told, told[0]])):
+        with pytest.raises(VerificationError, match="machine/application-register"):
+            machine.check_application(quoted, before, digests)

@@ -30,10 +30,11 @@ def test_what_is_outside_the_tree() -> None:
     tree = merkle.Tree(leaves(1))
     assert [list(tree.nodes(level)) for level in (0, 1, 2)] == [leaves(1), [], []]
     for size in (-1, 2):
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError, match=f"not {size}"):
             tree.root(size)
-    with pytest.raises(TypeError):
-        tree.append("x" * merkle.HASH_BYTES)  # type: ignore[arg-type]
+    for grown in (tree, merkle.Tree([])):
+        with pytest.raises(TypeError, match="leaf hashes of 32 bytes"):
+            grown.append("x" * merkle.HASH_BYTES)  # type: ignore[arg-type]
     # A path that the walk from a negative index would follow up to this root.
     leaf, one, two = leaves(3)
     root = merkle.node_hash(two, merkle.node_hash(one, leaf))

@@ -37,9 +37,11 @@ def test_the_default_requires_a_complete_run_and_nothing_else() -> None:
         "lock": {**MANIFEST["lock"], "origin": "made-for-this-run"},
         "seal": [seal("eval", "partial")],
         "job": {**MANIFEST["job"], "attempt": 99},
+        "determinism": [self_test("m", mates=3)],
         **BROKEN,
     }
     Policy.default().check(manifest(**everything_else))
+    Policy.default().check(manifest(claims=[]))
     with pytest.raises(VerificationError) as caught:
         Policy.default().check(manifest(**INCOMPLETE))
     assert caught.value.code == "complete"
@@ -145,6 +147,23 @@ def test_versions_have_to_be_in_a_tpm_where_that_is_required() -> None:
         policy.read(b"").check_kept(behind, kept)
         with contextlib.nullcontext() if enough else pytest.raises(VerificationError, match="policy/rollback"):
             required.check_kept(behind, kept)
+
+
+def test_what_hardware_has_to_say_is_a_table_or_read_already() -> None:
+    found = policy.read(b"[hardware]\nrequire = ['tpm']").hardware
+    assert found is not None and found.require == ("tpm",)
+    assert Policy(hardware=found).hardware is found
+    assert Policy(hardware=None).hardware is None
+    for text in (b"hardware = 'tpm'", b"[hardware]\nrequire = 'tpm'"):
+        with pytest.raises(MalformedInput, match="hardware"):
+            policy.read(text)
+
+
+def test_a_policy_is_bounded() -> None:
+    longest = b"#".ljust(policy.MAX_BYTES, b" ")
+    assert policy.read(longest) == Policy()
+    with pytest.raises(MalformedInput, match="at most"):
+        policy.read(longest + b" ")
 
 
 def test_completeness_can_be_waived() -> None:

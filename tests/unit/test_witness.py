@@ -19,7 +19,7 @@ from appliance.enrol import digest_of_key
 from appliance.notary import lab as notary
 from appliance.notary.lab import Lab
 from attest import canonical, cosignature, durable, growth, trust, witness, witnessed
-from attest.checkpoint import Checkpoint, TrustedLog, check_cosigned
+from attest.checkpoint import MAX_NOTE_CHARS, Checkpoint, NoteSignature, TrustedLog, check_cosigned
 from attest.cosignature import Signer
 from attest.dsse import b64encode
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError, VitrineError
@@ -143,6 +143,23 @@ def test_a_cosignature_is_of_one_witness_one_tree_and_one_time(lab: Lab, state: 
         cosignature.check(replace(cosigned, note=other), [SIGNER.witness])
 
 
+@pytest.mark.parametrize(
+    ("seconds", "good"), [(0, False), (1, True), (cosignature.MAX_TIME - 1, True), (cosignature.MAX_TIME, False)]
+)
+def test_the_times_of_cosignatures_are_bounded(lab: Lab, seconds: int, good: bool) -> None:
+    """Each is signed as it says."""
+    tree = head(lab)
+    message = f"cosignature/v1\ntime {seconds}\n{tree.note.text}".encode()
+    line = NoteSignature(SIGNER.name, SIGNER.witness.hint, seconds.to_bytes(8, "big") + SIGNER.key.sign(message))
+    signed = replace(tree, note=replace(tree.note, signatures=(*tree.note.signatures, line)))
+    if good:
+        (found,) = cosignature.check(signed, [SIGNER.witness])
+        assert found.time.timestamp() == seconds
+    else:
+        with pytest.raises(MalformedInput, match="a time and 64 bytes"):
+            cosignature.check(signed, [SIGNER.witness])
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=120))
 def test_any_key_raises_our_errors_only(data: bytes) -> None:
@@ -170,6 +187,26 @@ def test_a_log_that_grows_is_cosigned(lab: Lab, state: Path) -> None:
 def refused(code: str, call: Callable[[], object]) -> None:
     with pytest.raises(VerificationError, match=code):
         call()
+
+
+def test_a_witness_has_one_line_and_writes_what_can_be_read(lab: Lab, state: Path) -> None:
+    first = cosign(lab, state)
+    later = NOW + timedelta(seconds=1)
+    again = check_cosigned(witness.cosign(state, SIGNER, first, None, logs(lab), now=later), logs(lab))
+    assert [line.name for line in again.note.signatures].count(SIGNER.name) == 1
+    (remembered,) = state.glob("*.checkpoint")
+    before = remembered.read_bytes()
+    new = head(lab)
+    filler = NoteSignature("filler", bytes(4), bytes(6000))
+    while len(str(new.note)) + 8100 < MAX_NOTE_CHARS:
+        new = replace(new, note=replace(new.note, signatures=(*new.note.signatures, filler)))
+    rest = (MAX_NOTE_CHARS - len(str(new.note)) - 20) * 3 // 4 - 4
+    last = NoteSignature("filler", bytes(4), bytes(rest // 3 * 3 + 2))
+    new = replace(new, note=replace(new.note, signatures=(*new.note.signatures, last)))
+    assert MAX_NOTE_CHARS - 50 < len(str(new.note)) <= MAX_NOTE_CHARS
+    with pytest.raises(MalformedInput, match="at most"):
+        witness.cosign(state, SIGNER, new, None, logs(lab), now=later)
+    assert remembered.read_bytes() == before
 
 
 def test_forks_and_older_states_are_refused_and_change_nothing(lab: Lab, state: Path, tmp_path: Path) -> None:
@@ -308,6 +345,34 @@ def test_a_bundle_is_seen_by_the_witnesses_that_cosigned_its_log(lab: Lab, state
     ):
         with pytest.raises(VerificationError, match=code):
             witnessed.check(changed, *of, logs(lab), witnesses)
+
+
+def test_a_witnessed_file_is_not_made_of_two_logs(lab: Lab, state: Path, tmp_path: Path) -> None:
+    """Both hold the bundle's entries in their places, and went on in two ways."""
+    bundle = run(lab, tmp_path / "bundle")
+    twin = notary.open_lab(Path(shutil.copytree(lab.path, tmp_path / "twin")), now=Clock())
+    register(lab)
+    register(twin)
+    cosigned = cosign(twin, state)
+    with pytest.raises(VerificationError, match="log/"):
+        seen(lab, cosigned, bundle)
+    assert seen(twin, cosigned, bundle)
+
+
+def test_a_witnessed_file_is_of_entries_that_were_cosigned(lab: Lab, state: Path, tmp_path: Path) -> None:
+    twin = notary.open_lab(Path(shutil.copytree(lab.path, tmp_path / "twin")), now=Clock())
+    bundle, other = run(lab, tmp_path / "bundle"), run(twin, tmp_path / "other")
+    cosigned = cosign(lab, state)
+    assert seen(lab, cosigned, bundle)
+    with pytest.raises(VerificationError, match="witness/not-in-tree"):
+        seen(lab, cosigned, other)  # in the same places of another log
+    # The signature is the first entry after the tree, its intent the last one in it.
+    key = ec.generate_private_key(ec.SECP256R1())
+    receipt = lab.register({"job_digest": JOB, "lock_digest": LOCK, "key_digest": digest_of_key(key)})
+    between = cosign(lab, state, cosigned.size)
+    late = (sign(lab, key), canonical.dump_model(receipt))
+    with pytest.raises(VerificationError, match="witness/not-in-tree"):
+        seen(lab, between, late)
 
 
 def _only(made: Witnessed, name: str) -> str:

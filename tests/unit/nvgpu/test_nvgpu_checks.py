@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.ocsp import OCSPCertStatus
 from hypothesis import given
@@ -209,6 +210,13 @@ def test_several_gpus() -> None:
     assert several(evidence[0], maker.gpus[1].evidence(bytes(32))) == "nonces"
     again = Gpu(chain=[leaf(maker.gpus[0].chain[1], common="next boot"), *maker.gpus[0].chain[1:]])
     assert several(evidence[0], again.evidence()) == "device_twice"
+
+
+def test_a_boot_rom_without_a_common_name_is_of_no_model() -> None:
+    named = device_chain()
+    rom = issue("nameless", named[2], subject=x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "x")]))
+    maker = Maker(gpus=[Gpu(chain=[leaf(rom), rom, *named[2:]])])
+    assert nvgpu.authenticate(maker.gpus[0].evidence(), maker.endorsements(), now=NOW).model == ""
 
 
 # Claims.

@@ -14,6 +14,7 @@ from attest.digest import digest_of
 from attest.errors import MalformedInput, Unsupported, VerificationError
 from attest.tpm import Endorsements, Root, chain
 from tests.fakes import tpm as fake
+from tests.fakes.der import without_end
 from tests.fakes.tpm import MIDDLE, NOW, ROOT, Authority
 
 DAY = timedelta(days=1)
@@ -158,6 +159,12 @@ def test_the_ends_of_a_list_and_what_is_not_critical_do_not_matter() -> None:
     for dates in ({"start": NOW, "end": NOW + DAY}, {"start": NOW - DAY, "end": NOW}):
         current = MIDDLE.revocations(**dates, extensions=[(x509.CRLNumber(7), False)])  # type: ignore[arg-type]
         assert chain.verify(leaf(), (), with_lists(ROOT.revocations(), current), now=NOW).skipped == ()
+
+
+def test_a_list_without_an_end_is_not_current() -> None:
+    endless = without_end(MIDDLE.revocations(), lambda tbs: MIDDLE.private.sign(tbs, ec.ECDSA(hashes.SHA256())))
+    assert x509.load_der_x509_crl(endless).next_update_utc is None
+    refused(leaf(), with_lists(ROOT.revocations(), endless), "revocation")
 
 
 def test_an_old_list_that_names_it_still_refuses_it() -> None:
