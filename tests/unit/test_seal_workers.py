@@ -12,6 +12,7 @@ import pytest
 
 from appliance import workers
 from appliance.frames import Frame, Kind
+from appliance.redact import Discretion
 from appliance.relay import Station, WorkerFailure
 from appliance.seal import attempts, plan_for
 from appliance.seal.attempts import ATTEMPTS
@@ -66,7 +67,7 @@ def test_a_plan_in_another_spelling_is_malformed(change: Change) -> None:
 
 def booted(policy: str) -> Any:
     """A boot that measured the policy of the plans, or another one."""
-    return SimpleNamespace(file=lambda _kind, _name: [SimpleNamespace(digest=policy)])
+    return SimpleNamespace(file=lambda _kind, _name: [SimpleNamespace(digest=policy)], let_go=lambda _model: None)
 
 
 @pytest.fixture
@@ -79,8 +80,8 @@ def says(monkeypatch: pytest.MonkeyPatch) -> dict[Kind, Any]:
     class Fake:
         """A station without a process."""
 
-        def __init__(self, name: str, _worker: object) -> None:
-            self.name = name
+        def __init__(self, name: str, _worker: object, *, discretion: Discretion) -> None:
+            self.name, self.discretion = name, discretion
 
         def expect(self, kind: Kind, _timeout_s: float) -> bytes:
             return json.dumps(frames[kind]).encode()
