@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attest import canonical
-from attest.aggregate import BiasScore, PassAtK, Ratio
+from attest.aggregate import AttackSuccess, BiasScore, PassAtK, Ratio
 from attest.digest import digest_of
 from attest.errors import MalformedInput
 from attest.results import PlannedSuite
-from attest.sample import SampleRecord
+from attest.sample import Attack, SampleRecord
 
 GENERATION = {"tokens": [1], "text": "x", "stop": "eos", "logprobs": ["-0.100000"], "logits_digest": digest_of(b"")}
 
@@ -88,6 +88,27 @@ def test_a_ratio_weighs_by_size() -> None:
     assert RATIO.exact([record(0, "1", good="x", all="y")]) is None
 
 
+def test_samples_whose_facts_are_no_numbers_or_more_than_all_do_not_count() -> None:
+    whole = record(0, "0.5", good="1", all="2")
+    for good, all_ in (("x", "4"), ("1", "y"), ("1.0", "4"), ("1", "4.0"), ("5", "4")):
+        assert RATIO.exact([whole, record(1, "1", good=good, all=all_)]) == Fraction(1, 2)
+    assert RATIO.exact([whole, record(1, "1", good="4", all="4")]) == Fraction(5, 6)
+
+
+def test_a_ratio_of_one_sample_has_no_spread() -> None:
+    found = RATIO.estimate([record(0, "0.5", good="1", all="2")])
+    assert found is not None
+    assert (found.n, found.value, found.stderr) == (1, "0.500000", "0.000000")
+    assert (found.ci_low, found.ci_high) == ("0.500000", "0.500000")
+
+
+def test_samples_without_an_attack_are_no_attacks() -> None:
+    success = AttackSuccess(scorer="a")
+    attacked = record(0, "1").model_copy(update={"attack": Attack(strategy="direct", queries=1, first_success=1)})
+    assert success.exact([attacked, record(1, "0")]) == 1
+    assert (success.exact([record(1, "0")]), success.estimate([record(1, "0")])) == (None, None)
+
+
 def test_bias_scores_read_facts_of_their_scorer_alone() -> None:
     ambiguous = BiasScore(name="b", scorer="a", context="ambig")
     records = [record(0, "0", context="ambig", answer="biased"), record(1, "1", context="ambig", answer="unknown")]
@@ -101,6 +122,10 @@ def test_bias_scores_read_facts_of_their_scorer_alone() -> None:
     assert one is not None
     assert (one.n, one.value, one.ci_high, one.ci_low) == (1, "1.000000", "1.000000", "-0.586901")
     assert BiasScore(name="b", scorer="z", context="ambig").estimate(records) is None
+    assert BiasScore(name="b", scorer="z", context="ambig").exact(records) is None
+    # Of contexts that say who it was, an answer that says nothing does not count.
+    unknown = record(6, "0", context="disambig", answer="unknown")
+    assert (clear.exact([*records, unknown]), clear.exact([unknown])) == (1, None)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,15 @@ def test_a_strategy_whose_samples_all_failed() -> None:
     assert (found.success, found.failed, found.versus_direct) == (None, 1, None)
 
 
+def test_a_sample_that_attacked_nobody_counts_as_failed() -> None:
+    plain = record("b", "s", 4, 4).model_copy(update={"attack": None})
+    found = table(record("a", "s", 3, 2), plain)["s"]
+    assert found.success is not None
+    assert (found.success.n, found.success.value, found.failed, found.queries) == (1, "1.000000", 1, 3)
+    assert found.first_success_mean == "2.000000"
+    assert table(plain)["s"].success is None
+
+
 def test_a_row_with_an_epoch_and_an_at_is_one_row() -> None:
     found = table(record("x@direct#2", "direct", 1, None), record("x@direct#2", "s", 1, 1))["s"]
     assert found.versus_direct is not None
