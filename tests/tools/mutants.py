@@ -59,7 +59,8 @@ EXAMPLES = "40"
 """Of each fuzz test: a check that only luck finds is not tested."""
 
 LOG = ["test_durable", "test_merkle", "test_log", "test_log_checkpoint", "test_ledger", "test_notary_log",
-       "test_notary_lab", "test_bundle", "test_transcript", "test_witness", "test_growth", "test_counter", "test_tiles"]  # fmt: skip
+       "test_notary_lab", "test_bundle", "test_transcript", "test_witness", "test_growth", "test_counter",
+       "test_tiles"]  # fmt: skip
 LONG = ["test_run.py::test_one_flipped_byte_stops_the_boot", "test_run.py::test_run_that_is_ended_early",
         "test_run.py::test_incomplete_run_that_is_signed_says_so", "test_run.py::test_same_job_gives_the_same_bytes",
         "test_run.py::test_any_flipped_byte_is_rejected", "test_run.py::test_missing_file_and_surplus_file_are_refused",
@@ -104,13 +105,18 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "machine": (
         ["attest/machine.py", "attest/policy.py", "attest/counter.py"],
-        ["tests/unit/test_machine_evidence.py", "tests/unit/test_counter.py", "tests/unit/test_policy.py"],
+        ["tests/unit/test_machine_evidence.py", "tests/unit/test_counter.py", "tests/unit/test_policy.py",
+         "tests/unit/test_rollback.py"],
     ),
     "log": (
         ["attest/leaf.py", "attest/merkle.py", "attest/checkpoint.py", "attest/log.py", "attest/cosignature.py",
          "attest/witnessed.py", "attest/durable.py", "attest/witness.py", "attest/growth.py", "attest/tiles.py",
          "attest/ledger.py"],
         [f"tests/unit/{name}.py" for name in LOG] + ["tests/unit/signatures"],
+    ),
+    "versions": (
+        ["attest/rollback.py", "attest/launch.py"],
+        ["tests/unit/test_rollback.py", "tests/unit/test_launch.py"],
     ),
     "results": (
         ["attest/aggregate.py", "attest/comparison.py", "attest/attacks.py"],

@@ -9,10 +9,12 @@ import pytest
 from appliance.image import cli
 from attest import launch, reference
 from attest.appraise.items import Gpu, Gpus, Nitro, Tdx
+from attest.azure import Evidence as Azure
 from attest.errors import MalformedInput, VitrineError
 from attest.evidence import Evidence, image
 from attest.reference import SnpLaunch, TdxLaunch
 from attest.sevsnp import Evidence as SevSnp
+from attest.tpm import Signed
 from tests.fakes import nitro, sevsnp, tdx
 from tests.fakes.nitro import Nsm
 from tests.tools import swtpm
@@ -38,6 +40,11 @@ def enclave(pcrs: dict[int, bytes] | None = None) -> dict[str, Any]:
     return document(Nitro(document=(Nsm() if pcrs is None else Nsm(pcrs=pcrs)).document()))
 
 
+def virtual_tpm(*registers: int) -> dict[str, Any]:
+    values = {str(number): f"{number:02x}" * 32 for number in registers}
+    return document(Azure(hcl_report=b"any", quote=Signed(attested=b"any", signature=b"any"), registers=values))
+
+
 def named(*items: dict[str, Any]) -> str | None:
     return image(Evidence(when="start", challenge="00" * 32, items=items))
 
@@ -52,6 +59,8 @@ def test_another_launch_has_another_name_and_the_rest_does_not_count() -> None:
     assert named(enclave(registers)) == launch.image("nitro", {f"pcr{i}": f"{i:02x}" * 48 for i in range(3)})
     assert named(enclave(registers | {3: nitro.IMAGE})) == named(enclave(registers))
     assert named(enclave(registers | {2: nitro.IMAGE})) != named(enclave(registers))
+    quoted = {f"sha256:{number}": f"{number:02x}" * 32 for number in (4, 9, 11)}
+    assert named(virtual_tpm(4, 9, 11)) == named(virtual_tpm(0, 4, 9, 11, 15)) == launch.image("azure", quoted)
 
 
 def test_names_of_two_platforms_differ_and_one_machine_has_one() -> None:
@@ -78,9 +87,11 @@ def test_what_cannot_be_read_names_nothing(item: dict[str, Any]) -> None:
         named(item)
 
 
-def test_an_enclave_without_its_registers_is_malformed() -> None:
+def test_evidence_without_its_registers_is_malformed() -> None:
     with pytest.raises(MalformedInput, match="found no pcr1, pcr2"):
         named(enclave({0: nitro.IMAGE}))
+    with pytest.raises(MalformedInput, match="found no sha256:4, sha256:11"):
+        named(virtual_tpm(0, 9))
 
 
 def test_an_sgx_enclave_is_named_by_its_measurement() -> None:

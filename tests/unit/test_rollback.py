@@ -11,13 +11,15 @@ import pytest
 from appliance.attester import tpm_commands, versions
 from appliance.attester.machine import MachineAttester
 from appliance.enclave.tpm_device import PASSWORD, Tpm
-from attest import canonical, machine, rollback, tpm
+from attest import canonical, machine, reference, rollback, tpm
 from attest.digest import sha256
 from attest.errors import EnvironmentProblem, MalformedInput, VerificationError
 from attest.eventlog import EventLog
+from attest.manifest import ExecutionManifest
 from attest.rollback import INDEXES, Kept, Thing
 from tests.tools import swtpm
 from tests.tools.lab_logs import JOB
+from tests.tools.manifests import MANIFEST
 
 EXTRA = sha256(b"what the start is bound to")
 LOCK, OTHER, IMAGE = Thing("lock", "gsm8k"), Thing("lock", "other"), Thing("image", "vitrine-vm")
@@ -149,3 +151,38 @@ def test_an_image_is_named_on_the_command_line() -> None:
                   "vitrine.image=x/12345678901", "vitrine.image=X/1", "vitrine.image=x/-1"):  # fmt: skip
         with pytest.raises(MalformedInput, match="command line"):
             rollback.image(wrong)
+
+
+LOCKED = canonical.validate(ExecutionManifest, MANIFEST | {"job": MANIFEST["job"] | {"name": "gsm8k"}}, "manifest")
+MACHINE = reference.read((swtpm.RECORDED / "reference.json").read_bytes()).model_copy(update={"version": 7})
+OWN = Kept(LOCK, LOCKED.lock.version), Kept(Thing("image", MACHINE.image), 7)
+
+
+def test_what_is_kept_are_the_versions_of_the_run() -> None:
+    for kept in ((), OWN, OWN[:1], OWN[1:]):
+        rollback.check(kept, LOCKED, MACHINE)
+    # Whose image it is, only its reference values say.
+    rollback.check([Kept(Thing("image", "other"), 8)], LOCKED, None)
+
+
+@pytest.mark.parametrize(
+    ("other", "code"),
+    [
+        (Kept(LOCK, LOCKED.lock.version + 1), "rollback/lock"),
+        (Kept(OTHER, LOCKED.lock.version), "rollback/lock"),
+        (Kept(Thing("image", MACHINE.image), 6), "rollback/image"),
+        (Kept(Thing("image", "other"), 7), "rollback/image"),
+        (Kept(Thing("lock", MACHINE.image), 7), "rollback/lock"),
+    ],
+)
+def test_versions_of_another_run_are_refused(other: Kept, code: str) -> None:
+    for kept in ([other], [*OWN, other]):
+        with pytest.raises(VerificationError, match=code):
+            rollback.check(kept, LOCKED, MACHINE)
+
+
+def test_a_version_is_admitted_from_the_kept_one_on() -> None:
+    for kept in (None, 0, 6, 7):
+        rollback.admit(Kept(LOCK, 7), kept)
+    with pytest.raises(VerificationError, match=r"rollback/version.*lock gsm8k of version 8 or later"):
+        rollback.admit(Kept(LOCK, 7), 8)
