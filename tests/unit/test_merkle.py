@@ -40,6 +40,9 @@ def test_what_is_outside_the_tree() -> None:
     root = merkle.node_hash(two, merkle.node_hash(one, leaf))
     with pytest.raises(VerificationError, match="index below"):
         merkle.verify_inclusion(leaf, -1, 1, [one, two], root)
+    # A proof that the walk from a negative size would follow up to both roots.
+    with pytest.raises(VerificationError, match="at least -1"):
+        merkle.verify_consistency(-1, leaf, 2, merkle.node_hash(leaf, one), [leaf, one])
 
 
 def leaves(count: int) -> list[bytes]:
@@ -184,6 +187,11 @@ def test_a_proof_for_another_size_is_refused_though_its_hashes_fit() -> None:
     refuses_consistency(4, tree.root(4), 16, tree.root(8), proof)
     proof = tree.consistency_proof(4, 16)
     refuses_consistency(4, tree.root(4), 8, tree.root(16), proof)
+    # Left neighbours at the top of the tree: the walk would go on above the root of the smaller sizes.
+    proof = tree.consistency_proof(7, 8)
+    merkle.verify_consistency(7, tree.root(7), 8, tree.root(8), proof)
+    with pytest.raises(VerificationError, match="a shorter proof"):
+        merkle.verify_consistency(3, tree.root(7), 4, tree.root(8), proof)
     with pytest.raises(VerificationError, match="at least 6"):
         merkle.verify_consistency(6, tree.root(6), 5, tree.root(5), [])
     with pytest.raises(VerificationError, match="hashes of 32 bytes"):
