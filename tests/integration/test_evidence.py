@@ -101,6 +101,14 @@ def test_an_image_that_is_too_old_is_refused(quoted: Quoted, made: Made) -> None
             verify.verify(files, made.trusted_root, policy=required)
 
 
+def test_a_policy_may_ask_for_a_tpm_that_keeps_versions(quoted: Quoted, made: Made) -> None:
+    required = policy.read(b"rollback_refused = true")
+    assert any("as the newest version of the lock" in line for line in quoted.verify(quoted.files()).proven)
+    quoted.verify(quoted.files(), policy=required)
+    with pytest.raises(VerificationError, match="policy/rollback"):
+        verify.verify(read_bundle(made.bundle), made.trusted_root, policy=required)
+
+
 def logging(counter: object) -> Callable[..., LogReceipt]:
     """`TransparencyLog.register` as a lab can make it that has the log's key."""
     register = TransparencyLog.register

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from appliance.enclave import measured
 from appliance.enclave.tpm_device import Tpm
 from appliance.notary.desk import Desk, Expected
 from appliance.notary.protocol import Enrolment, Intent, Register
-from attest import canonical, eventlog, evidence, hardware, reference, trust, verify
+from attest import canonical, eventlog, evidence, hardware, policy, reference, trust, verify
 from attest.binding import StartStatement, binding
 from attest.digest import digest_of, sha256
 from attest.errors import VerificationError
 from attest.evidence import Evidence
+from attest.rollback import Kept, Thing
 from tests.tools import swtpm
 from tests.tools.quoted import INPUTS, Quoted, parts
 
@@ -39,6 +41,19 @@ def test_a_run_is_checked_with_its_start_and_its_end(quoted: Quoted) -> None:
     ):
         with pytest.raises(VerificationError, match=code):
             hardware.check(replace(found, **changed), ())  # type: ignore[arg-type]
+
+
+def test_what_the_tpm_keeps_are_the_versions_of_the_run(quoted: Quoted) -> None:
+    _, _, log, given = parts(quoted)
+    files = quoted.files()
+    manifest = quoted.verify(files).manifest
+    run = hardware.Run(files, manifest, given["key"], digest_of(b"any"), log)
+    kept = (Kept(Thing("lock", manifest.job.name), manifest.lock.version),)
+    assert hardware.versions(run, None) == hardware.versions(run, quoted.values) == kept
+    assert hardware.versions(replace(run, manifest=manifest.model_copy(update={"evidence": ()})), None) == ()
+    newer = manifest.model_copy(update={"lock": manifest.lock.model_copy(update={"version": 99})})
+    with pytest.raises(VerificationError, match="rollback/lock"):
+        hardware.versions(replace(run, manifest=newer), None)
 
 
 @pytest.mark.parametrize("what", ["nonce", "key", "job", "lock", "log"])
@@ -129,6 +144,26 @@ def test_start_and_end_are_of_one_boot_of_one_machine(quoted: Quoted, tmp_path: 
         story.start(attester)
         with pytest.raises(VerificationError, match="machine/key"):
             story.check(start, story.end(attester))
+
+
+UNVOUCHED = policy.read(b"[hardware.tpm]\nkinds = ['unknown']\nunsafe_skipped = true\nsecure_boot = false")
+
+
+def test_an_appraisal_is_of_one_machine(quoted: Quoted, tmp_path: Path) -> None:
+    """Both quotes bear what they have to, and the policy accepts either."""
+    story, manifest, now = Story(quoted), quoted.verify(quoted.files()).manifest, datetime(2026, 1, 1, tzinfo=UTC)
+    with swtpm.started(tmp_path / "one") as one, swtpm.started(tmp_path / "two") as two:
+        attester, other = told(one), told(two)
+        start = story.start(attester)
+        story.start(other)
+        for end, accepted in ((story.end(attester), True), (story.end(other), False)):
+            packages = {verify.START: canonical.dump_model(start), verify.END: canonical.dump_model(end)}
+            run = hardware.Run(packages, manifest, story.given["key"], story.signed, story.log)
+            if accepted:
+                assert [found.as_of for found in hardware.appraise(run, UNVOUCHED, None, now)] == [now, now]
+                continue
+            with pytest.raises(VerificationError, match="evidence/machine"):
+                hardware.appraise(run, UNVOUCHED, None, now)
 
 
 def test_nothing_else_is_measured_between_start_and_end(quoted: Quoted, tmp_path: Path) -> None:

@@ -56,9 +56,9 @@ def test_a_package_is_of_its_moment() -> None:
             evidence.read(package("tdx", when=said), wanted)  # type: ignore[arg-type]
 
 
-def test_without_a_tpm_there_is_no_image_and_no_counter() -> None:
+def test_without_a_tpm_there_is_no_image_no_counter_and_no_version() -> None:
     found = evidence.read(package("nvidia-gpu"), "start")
-    assert (evidence.image(found), evidence.counter(found)) == (None, None)
+    assert (evidence.image(found), evidence.counter(found), evidence.versions(found)) == (None, None, ())
     with pytest.raises(VerificationError, match="evidence/missing"):
         evidence.identify(found, ())
 

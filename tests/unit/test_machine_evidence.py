@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from appliance.attester import machine as attester
 from appliance.attester.machine import MachineAttester
 from appliance.enclave import vm
 from attest import binding, canonical, machine, reference, tpm
@@ -28,10 +29,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     with swtpm.started(tmp_path_factory.mktemp("tpm") / "state") as device:
         swtpm.measured_boot(device)
         device.extend(reference.APPLICATION, INPUTS)
-        attester = MachineAttester(device, swtpm.EVENT_LOG)
-        first = attester.report(NONCE).decode()
+        speaker = MachineAttester(device, swtpm.EVENT_LOG)
+        first = speaker.report(NONCE).decode()
         device.extend(reference.APPLICATION, sha256(b"results"))
-        yield {"first": first, "second": attester.report(NONCE).decode()}
+        yield {"first": first, "second": speaker.report(NONCE).decode()}
 
 
 def changed(report: str, **fields: object) -> tpm.Evidence:
@@ -127,6 +128,17 @@ def test_registers_that_were_not_quoted_do_not_count(reports: dict[str, str]) ->
     for other in (fewer, values | {"23": "00" * 32}):
         with pytest.raises(VerificationError, match="tpm/selection"):
             machine.verify(changed(reports["first"], registers={"sha256": other}), NONCE)
+
+
+@pytest.mark.parametrize("left_out", [0, 9, 15])
+def test_a_quote_without_a_register_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_out: int) -> None:
+    """Genuine, by a program that asks the TPM for less."""
+    monkeypatch.setattr(attester, "QUOTED", tuple(number for number in range(16) if number != left_out))
+    with swtpm.started(tmp_path / "state") as device:
+        swtpm.measured_boot(device)
+        report = MachineAttester(device, swtpm.EVENT_LOG).report(NONCE).decode()
+    with pytest.raises(VerificationError, match=rf"machine/selection.*no \[{left_out}\]"):
+        machine.verify(changed(report), NONCE)
 
 
 def test_what_a_quote_is_bound_to_differs_in_every_part() -> None:
