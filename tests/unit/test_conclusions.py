@@ -14,6 +14,7 @@ from attest.conclusions import Given
 from attest.cosignature import Cosigned, WitnessKey
 from attest.counter import RunCounter
 from attest.manifest import ExecutionManifest
+from attest.rollback import Kept, Thing
 from tests.tools.manifests import MANIFEST, D, self_test
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -28,6 +29,8 @@ NOTHING = Given(
     kept=(),
 )
 SEEN = Cosigned(WitnessKey("auditor.example", bytes(32)), NOW)
+
+KEPT = Kept(Thing("lock", "gsm8k"), 3), Kept(Thing("image", "vitrine-vm"), 7)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ CONTAINER = {"image": D, "plan": D, "runtime": "runc"}
             {"witnesses": (SEEN,)},
             "auditor.example saw intent and signature in the lab's log, not after 2026-01-02T03",
         ),
+        ({}, {"kept": KEPT}, "that TPM kept 3 as the newest version of the lock gsm8k"),
+        ({}, {"kept": KEPT}, "that TPM kept 7 as the newest version of the image vitrine-vm"),
         ({}, {"appraisals": (appraised(tdx=BARE), appraised(tdx=BARE))}, "evidence of tdx, bound to this run, holds"),
     ],
 )
@@ -126,6 +131,7 @@ def test_what_follows(more: dict[str, Any], given: dict[str, Any], sentence: str
             {},
             "drew the first 5 of 9 samples (attempt 1: 2, attempt 2: 3)",
         ),
+        ({}, {"kept": KEPT}, "never made the TPM forget a newer version"),
         ({"job": ATTEMPT_3}, {}, "earlier attempts at this job"),
         ({"determinism": [self_test("m", mates=3), self_test("n")]}, {}, "the logits of ['m'] vary"),
         ({"files": [*MANIFEST["files"], INSPECT]}, {}, "Inspect gave them, outside the seal"),

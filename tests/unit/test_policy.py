@@ -37,6 +37,7 @@ def test_the_default_requires_a_complete_run_and_nothing_else() -> None:
         "lock": {**MANIFEST["lock"], "origin": "made-for-this-run"},
         "seal": [seal("eval", "partial")],
         "job": {**MANIFEST["job"], "attempt": 99},
+        "resumed": [{"attempt": 98, "samples": 1}],
         "determinism": [self_test("m", mates=3)],
         **BROKEN,
     }
