@@ -55,7 +55,8 @@ fuzz: engine ## 10,000 mutations of every format that attest reads (hours; goes 
 
 mutants: setup ## the checking modules with one check changed at a time: which change does no test see? (hours)
 	@rm -f build/mutants.jsonl
-	$(BIN)/python -m tests.tools.mutants azure sevsnp tpm tdx nitro nvgpu log appraisal verify
+	$(BIN)/python -m tests.tools.mutants azure sevsnp tpm tdx nitro nvgpu log appraisal judging machine \
+		versions results verify
 
 lint: setup ## formatting, lint, types, import rules, docstring coverage, published schemas
 	$(BIN)/ruff format --check .
