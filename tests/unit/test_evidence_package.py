@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from attest import canonical, evidence
+from attest import canonical, evidence, verify
 from attest.digest import digest_of
 from attest.errors import MalformedInput, VerificationError
-from attest.eventlog import EventLog
+from attest.eventlog import EventLog, measurement
 from attest.evidence import FORMATS
+from attest.manifest import ExecutionManifest
+from tests.tools.manifests import MANIFEST
 
 NAMES = {platform: name for name, platform in FORMATS.items()}
 
@@ -77,3 +79,15 @@ def test_start_and_end_are_of_the_same_platforms_and_run(end: bytes, code: str) 
     evidence.check_end(start, evidence.read(package("tdx", when="end"), "end"), log, **fields)  # type: ignore[arg-type]
     with pytest.raises(VerificationError, match=code):
         evidence.check_end(start, evidence.read(end, "end"), log, **fields)  # type: ignore[arg-type]
+
+
+def test_an_identity_names_a_machine_where_its_hardware_measured_the_start() -> None:
+    """A GPU measures no start: the identity names the appliance alone."""
+    log = EventLog()
+    appliance = f"/appliance/{measurement(log.registers)}"
+    told = canonical.validate(ExecutionManifest, MANIFEST | {"evidence": ["nvidia-gpu"]}, "manifest")
+    files = {verify.START: package("nvidia-gpu")}
+    verify._check_identity(files, f"https://lab.example{appliance}", told, log)
+    for other in (f"/machine/None{appliance}", f"/machine/{'0' * 64}{appliance}", "/appliance/other"):
+        with pytest.raises(VerificationError, match="identity/measurement"):
+            verify._check_identity(files, f"https://lab.example{other}", told, log)
