@@ -197,17 +197,17 @@ def measure_command(
     """
     keys = secure_boot.read(enrolled) if enrolled else None
     values = measure.measure(folder, measure.load(folder / measure.REFERENCE).image, keys)
-    launches: list[Launch] = []
+    measured: list[Launch] = []
     if snp_firmware is not None:
         boot_file = folder / measure.BOOT_FILE
-        launches.append(
+        measured.append(
             snp.launch(
                 boot_file, snp_firmware, processor=processor, processors=processors, guest_features=guest_features
             )
         )
     if tdx_firmware is not None:
-        launches.append(tdx.launch(tdx_firmware, order=tdx_order))
-    values = values.model_copy(update={"launches": tuple(launches)})
+        measured.append(tdx.launch(tdx_firmware, order=tdx_order))
+    values = values.model_copy(update={"launches": tuple(measured)})
     if out is not None:
         _replace(out, measure.dump(values))
     if as_json:
@@ -293,7 +293,7 @@ def _show(values: ReferenceValues) -> None:
     # from the firmware.
     console.OUT.print(f"identity by a TPM   /machine/{image_of(values.registers)}")
     for launch in values.launches:
-        if launch.platform == "sev-snp":
+        if isinstance(launch, SnpLaunch):
             named = launches.image(launch.platform, {"launch": launch.measurement})
             console.OUT.print(f"identity by sev-snp /machine/{named}")
 
