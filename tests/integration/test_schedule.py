@@ -59,21 +59,27 @@ class Weights(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self._stopped = threading.Event()
+        self._before = set(self._found())
         self.most_bytes = 0
         """The most that there was at once."""
 
     def run(self) -> None:
         """Look, again and again."""
         while not self._stopped.wait(0.005):
-            found = {}
-            for pid in (os.getpid(), *descendants(os.getpid())):
-                with contextlib.suppress(OSError):
-                    for path in Path(f"/proc/{pid}/fd").iterdir():
-                        with contextlib.suppress(OSError):
-                            if str(path.readlink()).startswith("/memfd:model "):
-                                status = path.stat()
-                                found[status.st_ino] = status.st_blocks * 512
-            self.most_bytes = max(self.most_bytes, sum(found.values()))
+            found = self._found()
+            self.most_bytes = max(self.most_bytes, sum(found[number] for number in found.keys() - self._before))
+
+    def _found(self) -> dict[int, int]:
+        """The bytes of each model, by its number. Other tests may have left some in this process."""
+        found = {}
+        for pid in (os.getpid(), *descendants(os.getpid())):
+            with contextlib.suppress(OSError):
+                for path in Path(f"/proc/{pid}/fd").iterdir():
+                    with contextlib.suppress(OSError):
+                        if str(path.readlink()).startswith("/memfd:model "):
+                            status = path.stat()
+                            found[status.st_ino] = status.st_blocks * 512
+        return found
 
     def __enter__(self) -> Weights:
         self.start()
