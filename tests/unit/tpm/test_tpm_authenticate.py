@@ -213,3 +213,9 @@ def test_a_part_of_an_index_is_no_version(body: bytes) -> None:
 def test_a_part_of_a_counter_is_none(body: bytes) -> None:
     with pytest.raises(MalformedInput, match="its 8 bytes"):
         scene().with_(counter=Index(public=PUBLIC, certified=certified(Key(), body))).check()
+
+
+def test_a_counter_of_another_size_is_malformed() -> None:
+    wide = fake.nv_public(size=16)
+    with pytest.raises(MalformedInput, match="the 8 bytes of a counter"):
+        scene().with_(counter=Index(public=wide, certified=certified(Key(), fake.nv_body(wide, bytes(16))))).check()
