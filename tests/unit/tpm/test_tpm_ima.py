@@ -114,6 +114,7 @@ def test_other_lists_are_refused(data: bytes, error: type[Exception]) -> None:
         (b"10  ima-ng sha256:" + DIGEST.hex().encode() + b" /a\n", "expected a template hash, found b''"),
         (LINE.replace(b"sha256:" + DIGEST.hex().encode(), b"sha256:"), "expected 64 digits of sha256, found 0"),
         (LINE.replace(DIGEST.hex().encode(), DIGEST.hex().upper().encode()), "expected lower-case hexadecimal digits"),
+        (LINE.replace(DIGEST.hex().encode(), b"z" * len(DIGEST.hex())), "expected lower-case hexadecimal digits"),
         (LINE.replace(b"/bin/a b", b"/bin/a c"), "expected template hash [0-9a-f]{40}, found"),
         (LINE.replace(LINE.split()[1], LINE.split()[1].upper()), "expected template hash [0-9a-f]{40}, found"),
     ],
